@@ -1,0 +1,3 @@
+"""The root conftest: the tests run pytest in pytest."""
+
+pytest_plugins = ["pytester"]

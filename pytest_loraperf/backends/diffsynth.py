@@ -1,0 +1,208 @@
+"""DiffSynth-Studio 2.x: the steps, carried out with its own classes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pytest_loraperf.backends import offloading, quantization
+from pytest_loraperf.backends.pretrained import build_pretrained
+from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
+from pytest_loraperf.backends.synthetic import build_synthetic, has_image
+from pytest_loraperf.errors import ModelError, StrategyError
+from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.lora import Match, linear_shapes
+from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic, UserBuilt
+from pytest_loraperf.request import Request
+from pytest_loraperf.strategies import Step, StepKind, Strategy
+
+if TYPE_CHECKING:
+    from diffsynth.diffusion.base_pipeline import BasePipeline
+
+DTYPE = torch.bfloat16
+COMPILED_VARIANTS = 64
+"""Every strategy compiles the same blocks; beyond the limit (8 by default) torch falls back to eager silently."""
+
+
+class DiffSynth:
+    """The backend of DiffSynth 2.x: pipelines whose LoRA goes into ``pipe.dit``."""
+
+    name = "diffsynth"
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.version = metadata.version("diffsynth")
+
+    def recipe(self, strategy: Strategy, device: Device, choices: Choices) -> Recipe:
+        """Choose the scheme, and add or take away compile as ``--loraperf-compile`` says.
+
+        Raises:
+            StrategyError: the wanted scheme is unknown or cannot run here.
+        """
+        scheme = reason = None
+        if strategy.has(StepKind.QUANTIZE):
+            scheme, reason = quantization.choose_scheme(strategy, device, choices)
+            strategy = strategy.with_scheme(scheme)
+        schemes = {step.scheme for step in strategy.steps}
+        if choices.compile == "off":
+            had = strategy.has(StepKind.COMPILE)
+            notes = (f"{strategy.name}: compile left out, --loraperf-compile=off",) if had else ()
+            return Recipe(strategy.without_compile(), scheme, reason, notes)
+        wanted = choices.compile == "on" or quantization.TORCHAO in schemes
+        if wanted and strategy.has(StepKind.OFFLOAD):
+            notes = (f"{strategy.name}: not compiled, its weights move between calls",)
+            return Recipe(strategy.without_compile(), scheme, reason, notes)
+        return Recipe(strategy.compiled() if wanted else strategy, scheme, reason)
+
+    def build(self, model: ModelSpec, device: Device, *, on_cpu: bool) -> BasePipeline:
+        """Build the pipeline.
+
+        Raises:
+            ModelError: the model cannot be built; the message has the cause.
+        """
+        weights_on = "cpu" if on_cpu else device.torch_name
+        places = {"device": device.torch_name, "weights_on": weights_on, "dtype": DTYPE}
+        with quiet():
+            if isinstance(model, Synthetic):
+                return build_synthetic(model.size, seed=model.seed, **places)
+            if isinstance(model, Pretrained):
+                return build_pretrained(model.source, **places)
+            return _build_users(model, device, weights_on)
+
+    def lora_shapes(self, pipeline: BasePipeline) -> dict[str, tuple[int, int]]:
+        """Return the Linear layers of ``pipe.dit``, as (out_features, in_features)."""
+        return linear_shapes(pipeline.dit)
+
+    def lora_targets(self, pipeline: BasePipeline) -> list[str]:
+        """Return the Linear layers inside the repeated blocks of ``pipe.dit``, or all where it names none."""
+        shapes = list(self.lora_shapes(pipeline))
+        inside = tuple(f"{name}." for name, _ in _blocks(pipeline.dit))
+        return [name for name in shapes if name.startswith(inside)] or shapes
+
+    def apply(self, pipeline: BasePipeline, step: Step, adapters: Sequence[Match]) -> StepEffect:
+        """Carry out one step on ``pipe.dit``, or on the whole pipeline for offload and compile."""
+        with quiet(), torch.no_grad():
+            match step.kind:
+                case StepKind.ATTACH:
+                    return self._attach(pipeline, adapters)
+                case StepKind.FUSE:
+                    return self._fuse(pipeline, adapters)
+                case StepKind.QUANTIZE:
+                    if step.scheme is None:
+                        raise quantization.unsupported(str(step))
+                    return quantization.quantize(pipeline, pipeline.dit, step.scheme, self.device)
+                case StepKind.OFFLOAD:
+                    return offloading.offload(pipeline, step.card or self.device.total)
+                case StepKind.COMPILE:
+                    return self._compile(pipeline)
+
+    def generate(self, pipeline: BasePipeline, request: Request) -> Generation:
+        """Run DiffSynth's own ``__call__`` and keep the latents that it decodes."""
+        arguments: dict[str, Any] = {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "cfg_scale": request.cfg,
+            "height": request.height,
+            "width": request.width,
+            "num_inference_steps": request.steps,
+            "seed": request.seed,
+            "progress_bar_cmd": _no_progress_bar,
+            **request.extra,
+        }
+        if request.edit_image is not None:
+            arguments["edit_image"] = _open_image(request.edit_image)
+        with decoded_latents(pipeline.vae) as latents:
+            image = pipeline(**arguments)
+        return Generation(latents[-1], image if has_image(pipeline) else None)
+
+    def _attach(self, pipe: BasePipeline, adapters: Sequence[Match]) -> StepEffect:
+        from diffsynth.core.vram.layers import LoRAHotLoadMixin  # noqa: PLC0415 - heavy
+
+        pipe.dit = pipe.enable_lora_hot_loading(pipe.dit)
+        for adapter in adapters:
+            state = {key: t.to(pipe.device, pipe.torch_dtype) for key, t in adapter.state_dict().items()}
+            pipe.load_lora(pipe.dit, state_dict=state, alpha=adapter.scale, hotload=True, verbose=0)
+        able = [layer for layer in pipe.dit.modules() if isinstance(layer, LoRAHotLoadMixin)]
+        return StepEffect(sum(bool(layer.lora_A_weights) for layer in able), len(able))
+
+    def _fuse(self, pipe: BasePipeline, adapters: Sequence[Match]) -> StepEffect:
+        from diffsynth.utils.lora import GeneralLoRALoader  # noqa: PLC0415 - heavy
+
+        loader = GeneralLoRALoader(torch_dtype=pipe.torch_dtype, device=pipe.device)
+        for adapter in adapters:
+            loader.fuse_lora_to_base_model(pipe.dit, adapter.state_dict(), alpha=adapter.scale)
+        fused = {name for adapter in adapters for name in adapter.matched}
+        return StepEffect(len(fused), len(self.lora_shapes(pipe)))
+
+    def _compile(self, pipe: BasePipeline) -> StepEffect:
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_VARIANTS)  # noqa: SLF001 - torch documents this setting under this name
+        pipe.compile_pipeline()
+        blocks = _blocks(pipe.dit)
+        done = sum(block._compiled_call_impl is not None for _, block in blocks)  # noqa: SLF001 - nn.Module.compile leaves no other trace
+        return StepEffect(done, len(blocks))
+
+
+def _blocks(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    """Return the repeated blocks by name, which DiffSynth compiles one by one, or the whole module."""
+    kinds = getattr(module, "_repeated_blocks", [type(module).__name__])
+    return [(name, part) for name, part in module.named_modules() if type(part).__name__ in kinds]
+
+
+def _build_users(model: UserBuilt, device: Device, weights_on: str) -> BasePipeline:
+    try:
+        pipe = model.build(device=weights_on)
+    except Exception as error:
+        first = str(error).strip().splitlines()[:1]
+        raise ModelError(
+            f"the build function {model.name} raised {type(error).__name__}: {''.join(first)}"
+        ) from error
+    if not isinstance(getattr(pipe, "dit", None), torch.nn.Module):
+        raise ModelError(
+            f"the build function {model.name} returned {type(pipe).__name__}; "
+            "a DiffSynth pipeline with a dit is needed, such as QwenImagePipeline"
+        )
+    pipe.device = device.torch_name
+    return pipe
+
+
+def _no_progress_bar(timesteps: Any) -> Any:
+    return timesteps
+
+
+def _open_image(path: str) -> Any:
+    from PIL import Image  # noqa: PLC0415 - only where a request edits an image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise StrategyError(f"request: edit_image {path!r} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def decoded_latents(vae: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect what the VAE is asked to decode; it is decoded all the same."""
+    seen: list[torch.Tensor] = []
+    decode: Callable[..., Any] = vae.decode  # type: ignore[assignment]  # a method, which nn.Module types as a Tensor
+
+    def tapped(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen.append(latents)
+        return decode(latents, *args, **kwargs)
+
+    vae.decode = tapped  # type: ignore[assignment]  # the same
+    try:
+        yield seen
+    finally:
+        del vae.decode
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep DiffSynth's prints ("840 tensors are fused…") out of the user's terminal."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

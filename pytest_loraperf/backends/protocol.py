@@ -1,0 +1,97 @@
+"""What a backend does: build a pipeline, carry out steps on it, generate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.lora import Match
+from pytest_loraperf.models import ModelSpec
+from pytest_loraperf.request import Request
+from pytest_loraperf.strategies import Step, Strategy
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class StepEffect:
+    """What a step changed: ``layers`` of ``total`` candidates, and a note for the reader."""
+
+    layers: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one request gave.
+
+    ``latents`` has the pipeline's own shape, (1, 16, height / 8, width / 8) for Qwen-Image, and its dtype;
+    ``image`` is None where the pipeline has no VAE.
+    """
+
+    latents: Tensor
+    image: Image | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A strategy as it is carried out on this machine: schemes chosen, compile added or taken away."""
+
+    strategy: Strategy
+    scheme: str | None = None
+    scheme_reason: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user left to the backend or decided: ``--loraperf-scheme`` and ``--loraperf-compile``."""
+
+    scheme: str = "auto"
+    compile: str = "auto"
+
+
+class Backend(Protocol):
+    """How the steps are carried out for one library. A pipeline is the library's own object."""
+
+    name: str
+    version: str
+
+    def recipe(self, strategy: Strategy, device: Device, choices: Choices) -> Recipe:
+        """Decide how a strategy is carried out on this device."""
+
+    def build(self, model: ModelSpec, device: Device, *, on_cpu: bool) -> Any:
+        """Return a pipeline that computes on the device; ``on_cpu`` leaves its weights in host memory."""
+
+    def lora_shapes(self, pipeline: Any) -> dict[str, tuple[int, int]]:
+        """Return (out_features, in_features) of each layer that may take a LoRA, by name."""
+
+    def lora_targets(self, pipeline: Any) -> list[str]:
+        """Return the layers that a synthetic adapter is made for: those of the repeated blocks."""
+
+    def apply(self, pipeline: Any, step: Step, adapters: Sequence[Match]) -> StepEffect:
+        """Carry out one step in place."""
+
+    def generate(self, pipeline: Any, request: Request) -> Generation:
+        """Run one generation."""
+
+
+@dataclass
+class StepRecord:
+    """One step as it was carried out: seconds, layers, and the peak of memory in bytes."""
+
+    step: Step | None
+    seconds: float
+    effect: StepEffect = field(default_factory=lambda: StepEffect(0, 0))
+    peak: int = 0
+
+    @property
+    def name(self) -> str:
+        """The step's name; building the model is the first."""
+        return "build" if self.step is None else str(self.step)

@@ -1,0 +1,138 @@
+"""Quantization schemes of DiffSynth 2.x: which one, and how it is applied to a loaded module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pytest_loraperf.backends.protocol import Choices, StepEffect
+from pytest_loraperf.errors import StrategyError
+from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.strategies import StepKind, Strategy
+
+if TYPE_CHECKING:
+    from diffsynth.diffusion.base_pipeline import BasePipeline
+
+FP8 = torch.float8_e4m3fn
+STORAGE = "fp8_storage"
+COMPUTE = "fp8_compute"
+TORCHAO = "torchao_fp8_w8a8"
+SCHEMES = {
+    STORAGE: "fp8 weights, bf16 compute",
+    COMPUTE: "DiffSynth's own fp8 computation",
+    TORCHAO: "torchao's fp8 weights and activations, through DiffSynth's QuantizeConfig",
+}
+
+
+def choose_scheme(strategy: Strategy, device: Device, choices: Choices) -> tuple[str, str]:
+    """Return the scheme for the quantize steps of a strategy that name none, and why.
+
+    Raises:
+        StrategyError: the wanted scheme is unknown, or cannot run on this device.
+    """
+    if choices.scheme != "auto":
+        check_scheme(choices.scheme, device)
+        return choices.scheme, "asked for"
+    if strategy.has(StepKind.OFFLOAD):
+        return STORAGE, "offloaded weights: fp8 halves what is moved"
+    if strategy.fuses_after_quantizing:
+        return STORAGE, "a LoRA cannot be added to torchao's quantized weights"
+    if not device.has_fp8_matmul:
+        return STORAGE, f"no fp8 matrix product on {device.name} (compute capability 8.9 and later have it)"
+    if choices.compile == "off":
+        return STORAGE, "torchao's fp8 is slower than bf16 without compile"
+    missing = why_no_torchao()
+    if missing:
+        return STORAGE, missing
+    return TORCHAO, "fastest here, with compile: fp8 matrix products"
+
+
+def check_scheme(scheme: str, device: Device) -> None:
+    """Refuse a scheme that is unknown or cannot run here.
+
+    Raises:
+        StrategyError: the message says what is allowed or missing.
+    """
+    if scheme not in SCHEMES:
+        raise StrategyError(f"quantization scheme {scheme!r}: allowed are auto, {', '.join(SCHEMES)}")
+    if scheme == TORCHAO:
+        missing = why_no_torchao()
+        if missing or not device.has_fp8_matmul:
+            reason = missing or f"{device.name} has no fp8 matrix product (compute capability 8.9 and later)"
+            raise StrategyError(f"quantization scheme {scheme}: {reason}; use {STORAGE} or auto")
+
+
+def why_no_torchao() -> str | None:
+    """Say what is missing for the torchao scheme, or None."""
+    try:
+        import torchao  # noqa: F401, PLC0415 - an optional package, asked for only here
+        from diffsynth.core.quant import QuantizeConfig  # noqa: F401, PLC0415
+    except ImportError as error:
+        return f"torchao is not usable ({error}); pip install 'pytest-loraperf[torchao]'"
+    return None
+
+
+def quantize(pipe: BasePipeline, module: torch.nn.Module, scheme: str, device: Device) -> StepEffect:
+    """Quantize the Linear layers of a module in place; a LoRA attached before stays attached.
+
+    Raises:
+        StrategyError: the scheme is unknown or cannot run here.
+    """
+    check_scheme(scheme, device)
+    if scheme == TORCHAO:
+        return _quantize_torchao(pipe, module, scheme)
+    return _quantize_managed(pipe, module, FP8 if scheme == COMPUTE else pipe.torch_dtype)
+
+
+def _quantize_managed(pipe: BasePipeline, module: torch.nn.Module, compute: torch.dtype) -> StepEffect:
+    """DiffSynth's managed Linears with fp8 weights, cast one by one on the computing device."""
+    from diffsynth.core.vram.layers import AutoWrappedLinear, enable_vram_management  # noqa: PLC0415 - heavy
+
+    config: dict[str, Any] = {"computation_dtype": compute, "computation_device": pipe.device}
+    for state in ("offload", "onload", "preparing"):
+        config |= {f"{state}_dtype": FP8, f"{state}_device": pipe.device}
+    if not getattr(module, "vram_management_enabled", False):
+        enable_vram_management(module, {torch.nn.Linear: AutoWrappedLinear}, vram_config=config)
+    total = changed = 0
+    for linear in module.modules():
+        if not isinstance(linear, torch.nn.Linear):
+            continue
+        total += 1
+        if isinstance(linear, AutoWrappedLinear) and linear.weight.dtype is not FP8:
+            # Wrapping a wrapped Linear again would lose its LoRA: set it anew in place.
+            linear.set_dtype_and_device(**config)
+            linear.enable_fp8 = compute is FP8
+            home = linear.weight.device
+            linear.to(device=pipe.device).to(dtype=FP8).to(device=home)
+            changed += 1
+    return StepEffect(changed, total)
+
+
+def _quantize_torchao(pipe: BasePipeline, module: torch.nn.Module, scheme: str) -> StepEffect:
+    from diffsynth.core.quant import QuantizeConfig  # noqa: PLC0415 - heavy
+    from diffsynth.core.vram.layers import LoRAHotLoadMixin  # noqa: PLC0415
+
+    config = QuantizeConfig(method=scheme)
+    attached = {
+        layer.name: (layer.lora_A_weights, layer.lora_B_weights)
+        for layer in module.modules()
+        if isinstance(layer, LoRAHotLoadMixin)
+    }
+    total = sum(isinstance(layer, torch.nn.Linear) for layer in module.modules())
+    config.quantize_model(module)
+    changed = sum(config.is_quantized_linear(layer) for layer in module.modules())
+    module.quantize_config = config
+    if attached:
+        # quantize_model replaced the Linears that held the LoRA: wrap the new ones and hand it back.
+        module.vram_management_enabled = False  # type: ignore[assignment]  # DiffSynth keeps a plain flag there
+        pipe.enable_lora_hot_loading(module)
+        for layer in module.modules():
+            if isinstance(layer, LoRAHotLoadMixin) and layer.name in attached:
+                layer.lora_A_weights, layer.lora_B_weights = attached[layer.name]
+    return StepEffect(changed, total)
+
+
+def unsupported(step: str) -> StrategyError:
+    """Return the error for a step that names no scheme."""
+    return StrategyError(f"step {step}: no scheme was chosen; allowed are {', '.join(SCHEMES)}")

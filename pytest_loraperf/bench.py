@@ -1,0 +1,270 @@
+"""The bench: one model and its adapters, the pipelines built from them, and what was measured of each.
+
+It knows nothing of pytest; the plugin and the command line both work with it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from pytest_loraperf.backends.protocol import (
+    Backend,
+    Choices,
+    Generation,
+    Recipe,
+    StepEffect,
+    StepRecord,
+)
+from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
+from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.lora import (
+    Adapter,
+    AdapterSource,
+    Match,
+    match_adapter,
+    parse_source,
+    read_adapter,
+    weight_norms,
+    write_synthetic_adapter,
+)
+from pytest_loraperf.measure.ledger import Ledger, Peak
+from pytest_loraperf.measure.timing import Stopwatch
+from pytest_loraperf.models import ModelSpec
+from pytest_loraperf.request import Request
+from pytest_loraperf.strategies import Step, StepKind, Strategies
+from pytest_loraperf.verdict.equivalence import Distances
+
+VRAM_MARGIN = 2**30
+"""Bytes of the device left free when deciding whether two arms fit together (context, fragmentation)."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Arm:
+    """One strategy's pipeline, and what is known of it. ``pipeline`` is None while it is not on the bench."""
+
+    recipe: Recipe
+    pipeline: Any = None
+    setup: list[StepRecord] = field(default_factory=list)
+    setup_peak: Peak = field(default_factory=Peak)
+    runtime_peak: Peak = field(default_factory=Peak)
+    resident: int = 0
+    matches: tuple[Match, ...] = ()
+    error: str | None = None
+    first_call: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The strategy's name."""
+        return self.recipe.strategy.name
+
+    @property
+    def need(self) -> int:
+        """Bytes that it needs at most, as far as known."""
+        return max(self.setup_peak.needed, self.runtime_peak.needed)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A kept output: latents as float32 in host memory, and the image where there is a VAE."""
+
+    latents: torch.Tensor
+    image: Any = None
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What all benches of one run share."""
+
+    device: Device
+    backend: Backend
+    strategies: Strategies
+    choices: Choices
+    ledger: Ledger
+    watch: Stopwatch
+    tell: Tell
+
+
+class Bench:
+    """Builds arms when they are asked for, keeps those that fit, and parks none: a built arm is rebuilt."""
+
+    def __init__(self, shop: Workshop, model: ModelSpec, adapters: Sequence[str | Path] = ()) -> None:
+        self.shop = shop
+        self.model = model
+        self.sources = tuple(parse_source(str(adapter)) for adapter in adapters)
+        self.arms: dict[str, Arm] = {}
+        self.comparisons: dict[tuple[str, str], Distances] = {}
+        self._adapters: tuple[Adapter, ...] | None = None
+        self._outputs: dict[tuple[str, str], Output] = {}
+        self._folder: TemporaryDirectory[str] | None = None
+
+    def arm(self, name: str) -> Arm:
+        """Return the arm of this strategy, built.
+
+        Raises:
+            LoraperfError: the strategy is unknown, or it cannot be built; the second time, at once.
+        """
+        arm = self.arms.get(name) or Arm(self._recipe(name))
+        if arm.error is not None:
+            raise LoraperfError(arm.error)
+        # Last used is last in the dict, and first to stay.
+        self.arms.pop(name, None)
+        self.arms[name] = arm
+        if arm.pipeline is None:
+            self._make_room(arm, keep=())
+            self._build(arm)
+        return arm
+
+    def together(self, names: Sequence[str]) -> bool:
+        """Build all of these at once if they fit on the device together; False if they do not."""
+        if len(set(names)) < 2:  # noqa: PLR2004 - one arm is always together with itself
+            self.arm(names[0])
+            return True
+        missing = [name for name in names if name not in self.arms or not self.arms[name].need]
+        for name in missing:
+            self.arm(name)  # to know what it needs
+        if self.shop.device.is_cuda:
+            total = sum(self.arms[name].need for name in names)
+            if total > self.shop.device.total - VRAM_MARGIN:
+                return False
+        for name in names:
+            arm = self.arms[name]
+            if arm.pipeline is None:
+                self._make_room(arm, keep=names)
+            self.arm(name)
+        return True
+
+    def generate(self, name: str, request: Request) -> Generation:
+        """Run one generation, its memory measured."""
+        arm = self.arm(name)
+        made: list[Generation] = []
+        with self.shop.ledger.operation(self._holder(name), arm.runtime_peak):
+            seconds = self.shop.watch.time(lambda: made.append(self.run(name, request)))
+        arm.first_call.setdefault(request.key, seconds)
+        generation = made[0]
+        self._outputs[name, request.key] = kept = Output(
+            generation.latents.detach().to("cpu", torch.float32), generation.image
+        )
+        return Generation(kept.latents, kept.image)
+
+    def run(self, name: str, request: Request) -> Generation:
+        """Run one generation of an arm that is on the bench, and nothing else: this is what is timed."""
+        return self.shop.backend.generate(self.arms[name].pipeline, request)
+
+    def output(self, name: str, request: Request) -> Output:
+        """Return what this strategy gives for a request, generated at most once."""
+        if (name, request.key) not in self._outputs:
+            self.shop.tell(f"{name}: generating the output to compare with")
+            self.generate(name, request)
+        return self._outputs[name, request.key]
+
+    def close(self) -> None:
+        """Give everything back."""
+        for arm in self.arms.values():
+            self._park(arm)
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _recipe(self, name: str) -> Recipe:
+        shop = self.shop
+        return shop.backend.recipe(shop.strategies.find(name), shop.device, shop.choices)
+
+    def _holder(self, name: str) -> str:
+        return f"{id(self)}:{name}"
+
+    def _make_room(self, arm: Arm, keep: Sequence[str]) -> None:
+        """Take the least recently used arms off the device until this one fits."""
+        if not self.shop.device.is_cuda:
+            return
+        known = max((other.need for other in self.arms.values()), default=0)
+        need = arm.need or known or self.shop.device.total
+        for other in list(self.arms.values()):
+            free = self.shop.device.total - VRAM_MARGIN - sum(self.shop.ledger.resident.values())
+            if need <= free:
+                return
+            if other is not arm and other.name not in keep:
+                self._park(other)
+
+    def _park(self, arm: Arm) -> None:
+        if arm.pipeline is not None:
+            arm.pipeline = None
+            arm.first_call.clear()
+            gc.collect()
+            self.shop.ledger.forget(self._holder(arm.name))
+
+    def _build(self, arm: Arm) -> None:
+        try:
+            self._build_steps(arm)
+        except LoraperfError as error:
+            self._failed(arm, str(error))
+            raise
+        except torch.OutOfMemoryError as error:
+            reason = str(error).split(". ")[0]
+            self._failed(arm, f"strategy {arm.name}: out of memory while it was built: {reason}")
+            raise LoraperfError(str(arm.error)) from error
+        arm.resident = self.shop.ledger.resident[self._holder(arm.name)] + self.shop.ledger.meter.overhead()
+
+    def _failed(self, arm: Arm, why: str) -> None:
+        arm.error = why
+        arm.pipeline = None
+        gc.collect()
+        self.shop.ledger.forget(self._holder(arm.name))
+
+    def _build_steps(self, arm: Arm) -> None:
+        shop, strategy = self.shop, arm.recipe.strategy
+        arm.setup = []
+        on_cpu = strategy.has(StepKind.OFFLOAD)
+
+        def build() -> StepEffect:
+            arm.pipeline = shop.backend.build(self.model, shop.device, on_cpu=on_cpu)
+            return StepEffect(0, 0)
+
+        self._step(arm, None, build)
+        if strategy.uses_lora:
+            arm.matches = self._match(arm.pipeline)
+        for step in strategy.steps:
+            self._step(arm, step, partial(shop.backend.apply, arm.pipeline, step, arm.matches))
+
+    def _step(self, arm: Arm, step: Step | None, carry_out: Callable[[], StepEffect]) -> None:
+        """Carry out one step, timed, its memory measured and its effect checked."""
+        self.shop.tell(f"{arm.name}: {step or f'building {self.model}'}")
+        effects: list[StepEffect] = []
+        peak = Peak()
+        with self.shop.ledger.operation(self._holder(arm.name), peak):
+            seconds = self.shop.watch.time(lambda: effects.append(carry_out()))
+        effect = effects[0]
+        if step is not None and effect.layers == 0:
+            raise StrategyError(
+                f"strategy {arm.name}, step {len(arm.setup)} ({step}): changed none of {effect.total} layers; "
+                "a step without effect is an error: check what the model and the steps before it left to do"
+            )
+        arm.setup.append(StepRecord(step, seconds, effect, peak.needed))
+        arm.setup_peak.needed = max(arm.setup_peak.needed, peak.needed)
+        arm.setup_peak.allocated = max(arm.setup_peak.allocated, peak.allocated)
+
+    def _match(self, pipeline: Any) -> tuple[Match, ...]:
+        shapes = self.shop.backend.lora_shapes(pipeline)
+        if self._adapters is None:
+            sources = self.sources or (self._synthesize(pipeline),)
+            self._adapters = tuple(read_adapter(source) for source in sources)
+        return tuple(match_adapter(adapter, shapes) for adapter in self._adapters)
+
+    def _synthesize(self, pipeline: Any) -> AdapterSource:
+        """Write a seeded adapter for the model, in a real file, since nobody named one."""
+        module = getattr(pipeline, "dit", None)
+        if module is None:
+            raise ModelError(f"{self.model}: no adapter was given, and there is no dit to make one for")
+        self._folder = TemporaryDirectory(prefix="loraperf-")
+        path = Path(self._folder.name) / "synthetic.safetensors"
+        norms = weight_norms(module, names=self.shop.backend.lora_targets(pipeline))
+        write_synthetic_adapter(path, norms, device=self.shop.device.torch_name)
+        return AdapterSource(path)

@@ -1,0 +1,67 @@
+"""``loraperf bench``: the strategy table outside pytest, by the same benches and gates."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.judging import judge
+from pytest_loraperf.markers import Gates, OutputEquivalent
+from pytest_loraperf.options import Settings
+from pytest_loraperf.report.results import Results
+from pytest_loraperf.report.terminal import summary
+from pytest_loraperf.session import Session, TestRecord
+from pytest_loraperf.strategies import REFERENCE
+from pytest_loraperf.workloads import StrategyWorkload
+
+
+def run_benchmark(
+    settings: Settings,
+    names: str,
+    changes: Mapping[str, Any],
+    tell: Callable[[str], None],
+    show: Callable[[str], None],
+) -> Results:
+    """Measure the named strategies against the reference and show the table.
+
+    A strategy that cannot be built is an error in its row; the others are measured all the same.
+
+    Raises:
+        LoraperfError: a name, the model, the device or the request is not understood.
+    """
+    session = Session(settings, tell=tell)
+    chosen = session.strategies.select(names)
+    bench = session.bench()
+    request = session.request().with_changes(**changes)
+    try:
+        for strategy in chosen:
+            record = TestRecord(
+                f"bench::{strategy.name}", Gates(), bench=bench, strategy=strategy.name, requests=[request]
+            )
+            session.records[record.nodeid] = record
+            _measure(session, record)
+    finally:
+        tell("")
+        results = session.results()
+        session.close()
+        for line in summary(results, shutil.get_terminal_size((120, 40)).columns):
+            show(line)
+    return results
+
+
+def _measure(session: Session, record: TestRecord) -> None:
+    bench, name, requests = record.bench, record.strategy, tuple(record.requests)
+    assert bench is not None  # the caller gave both
+    assert name is not None
+    try:
+        with session.watch_phase(record, "runtime"):
+            bench.generate(name, requests[0])
+        reference = StrategyWorkload(bench, REFERENCE, requests)
+        session.measurer.against(StrategyWorkload(bench, name, requests), reference)
+        if name != REFERENCE and session.strategies[name].uses_lora:
+            record.gates = Gates(equivalent=(OutputEquivalent(REFERENCE),))
+        record.verdicts += judge(session, record)
+    except LoraperfError as error:
+        session.notes[f"error: {error}"] = None

@@ -1,0 +1,91 @@
+"""The command line: ``loraperf bench``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pytest_loraperf import __version__
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.options import OPTIONS, Settings, check_writable
+
+FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
+BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field != "inconclusive")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return 0 fine, 1 a finding or failure, 2 usage, 3 inconclusive."""
+    given = _parser().parse_args(arguments)
+    try:
+        status: int = given.run(given)
+    except LoraperfError as error:
+        print(f"loraperf: {error}", file=sys.stderr)
+        return USAGE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="loraperf", description="Keep LoRA inference fast, small and right.")
+    parser.add_argument("--version", action="version", version=f"loraperf {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_bench(commands.add_parser("bench", help="measure strategies and print the table"))
+    return parser
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_bench)
+    parser.add_argument("--strategies", default="all", metavar="NAMES", help="all, or names such as fused,low_vram")
+    for option in BENCH_OPTIONS:
+        flags = [option.flag] if option.flag == "--gpu-budget" else [option.flag.replace("--loraperf-", "--")]
+        action = "append" if option.many else "store"
+        parser.add_argument(*flags, dest=option.field, action=action, metavar=option.metavar, help=option.help)
+    request = parser.add_argument_group("request", "what is generated; the default depends on the model")
+    request.add_argument("--prompt")
+    request.add_argument("--height", type=int, metavar="PIXELS")
+    request.add_argument("--width", type=int, metavar="PIXELS")
+    request.add_argument("--steps", type=int, metavar="N", help="denoising steps")
+    request.add_argument("--cfg", type=float, metavar="SCALE", help="classifier-free guidance; 1 switches it off")
+    request.add_argument("--seed", type=int)
+    request.add_argument("--edit-image", metavar="FILE")
+
+
+def _bench(given: argparse.Namespace) -> int:
+    from pytest_loraperf.benchmark import run_benchmark  # noqa: PLC0415 - imports torch
+    from pytest_loraperf.report.results import write_results  # noqa: PLC0415
+
+    settings = _settings(given)
+    if settings.json is not None:
+        check_writable(settings.json)
+    names = ("prompt", "height", "width", "steps", "cfg", "seed", "edit_image")
+    changes = {name: value for name in names if (value := getattr(given, name)) is not None}
+    results = run_benchmark(settings, given.strategies, changes, _tell, print)
+    if settings.json is not None:
+        write_results(Path(settings.json), results)
+    failed = [verdict for verdict in results.verdicts if verdict.status == "FAIL"]
+    for verdict in failed:
+        print(f"loraperf {verdict.code}: {verdict.message}")
+    return FINDING if failed or any(each.error for each in results.strategies.values()) else FINE
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    values: dict[str, Any] = {}
+    for option in BENCH_OPTIONS:
+        text = getattr(given, option.field)
+        if text is not None:
+            try:
+                values[option.field] = (
+                    tuple(map(option.read, text)) if option.many else option.read(text)
+                )
+            except LoraperfError as error:
+                raise LoraperfError(f"{option.flag}: {error}") from error
+    assert set(values) <= {field.name for field in fields(Settings)}
+    return Settings(**values)
+
+
+def _tell(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[Kloraperf: {line}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,170 @@
+"""The fixtures: one pipeline for each strategy, what they are built from, and workloads of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.request import Request
+from pytest_loraperf.session import Session, TestRecord
+from pytest_loraperf.strategies import NO_LORA, REFERENCE, SHIPPED, Strategy
+
+if TYPE_CHECKING:
+    from pytest_loraperf.backends.protocol import Generation
+    from pytest_loraperf.bench import Bench
+    from pytest_loraperf.race import Race
+
+SESSION = pytest.StashKey[Session]()
+RECORD = pytest.StashKey[TestRecord]()
+Adapters = str | Path | Sequence[str | Path]
+
+
+@contextmanager
+def one_clear_line() -> Iterator[None]:
+    """Fail the test with the message alone: the traceback of a wrong setting leads nowhere."""
+    try:
+        yield
+    except LoraperfError as error:
+        pytest.fail(f"loraperf: {error}", pytrace=False)
+
+
+class LoraPipeline:
+    """A strategy's pipeline. Calling it runs one generation, which the test's gates replay."""
+
+    def __init__(self, bench: Bench, strategy: Strategy, default: Request, record: TestRecord) -> None:
+        self.strategy = strategy
+        self._bench = bench
+        self._default = default
+        self._record = record
+
+    @property
+    def pipeline(self) -> Any:
+        """The library's own pipeline object, such as DiffSynth's ``QwenImagePipeline``."""
+        return self._bench.arm(self.strategy.name).pipeline
+
+    def __call__(self, prompt: str | None = None, **changes: Any) -> Generation:
+        """Run one generation.
+
+        The arguments are the fields of a ``Request``: ``prompt``, ``height``, ``width``, ``steps``, ``cfg``,
+        ``seed``, ``negative_prompt``, ``edit_image``, ``extra``; what is not given comes from ``lora_request``.
+
+        Returns:
+            Latents as float32 in host memory, in the pipeline's shape, and the image where there is a VAE.
+        """
+        with one_clear_line():
+            request = self._default.with_changes(**({} if prompt is None else {"prompt": prompt}), **changes)
+            generation = self._bench.generate(self.strategy.name, request)
+        self._record.requests.append(request)
+        return generation
+
+
+@pytest.fixture(scope="session")
+def lora_model(pytestconfig: pytest.Config) -> object:
+    """Say what is built; override it to return a model's name, or a function ``build(device=…)``."""
+    return pytestconfig.stash[SESSION].settings.model
+
+
+@pytest.fixture(scope="session")
+def lora_adapter(pytestconfig: pytest.Config) -> Adapters:
+    """Name the adapter file or files, ``a.safetensors:0.8`` with a scale; none is a synthetic one, rank 64."""
+    return pytestconfig.stash[SESSION].settings.adapters
+
+
+@pytest.fixture(scope="session")
+def lora_request(pytestconfig: pytest.Config, lora_model: object) -> Request:
+    """Say what is generated unless a test says otherwise; override it to return a ``Request``."""
+    with one_clear_line():
+        return pytestconfig.stash[SESSION].request(lora_model)
+
+
+def _open_pipeline(request: pytest.FixtureRequest, name: str) -> LoraPipeline:
+    session: Session = request.config.stash[SESSION]
+    record = request.node.stash[RECORD]
+    model, adapters, default = (
+        request.getfixturevalue(fixture) for fixture in ("lora_model", "lora_adapter", "lora_request")
+    )
+    with one_clear_line():
+        strategy = session.strategies.find(name)
+        record.bench = session.bench(model, [adapters] if isinstance(adapters, str | Path) else adapters)
+        record.strategy = strategy.name
+        record.bench.arm(strategy.name)
+    return LoraPipeline(record.bench, strategy, default, record)
+
+
+@pytest.fixture
+def lora_pipeline(request: pytest.FixtureRequest) -> LoraPipeline:
+    """Build the pipeline of the strategy that the marker ``lora_strategy`` names, once for each name."""
+    return _open_pipeline(request, getattr(request, "param", REFERENCE))
+
+
+def _strategy_fixture(name: str) -> Callable[..., LoraPipeline]:
+    def build(request: pytest.FixtureRequest) -> LoraPipeline:
+        return _open_pipeline(request, name)
+
+    build.__doc__ = f"Build the pipeline of the strategy {name}."
+    return pytest.fixture(name=f"{name}_pipeline")(build)
+
+
+for _strategy in (*SHIPPED, NO_LORA):
+    globals()[f"{_strategy.name}_pipeline"] = _strategy_fixture(_strategy.name)
+
+
+class RegisterWorkload(Protocol):
+    """What the fixture ``gpu_workload`` is."""
+
+    def __call__(self, function: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+        """Call the function once and return what it returns."""
+
+
+@pytest.fixture
+def gpu_workload(request: pytest.FixtureRequest) -> RegisterWorkload:
+    """Register any callable: it is called once now, and replayed by the markers of the test.
+
+    The first registered is the one that the gates are about; others are references, by their name.
+    """
+    record = request.node.stash[RECORD]
+
+    def register(function: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+        from pytest_loraperf.workloads import CallableWorkload  # noqa: PLC0415 - imports torch
+
+        label = name or getattr(function, "__name__", type(function).__name__)
+        if label in record.workloads:
+            pytest.fail(f"loraperf: a workload named {label!r} is registered already; give it name=", pytrace=False)
+        result = function(*args, **kwargs)
+        record.workloads[label] = CallableWorkload(label, lambda: function(*args, **kwargs))
+        return result
+
+    return register
+
+
+class RunRace(Protocol):
+    """What the fixture ``lora_race`` is."""
+
+    def __call__(self, *strategies: str, rounds: int | None = None, **callables: Callable[[], object]) -> Race:
+        """Take interleaved rounds of all arms."""
+
+
+@pytest.fixture
+def lora_race(request: pytest.FixtureRequest) -> RunRace:
+    """Compare arms in the body of a test: strategies by name, callables by keyword."""
+
+    def race(*strategies: str, rounds: int | None = None, **callables: Callable[[], object]) -> Race:
+        from pytest_loraperf.race import run_race  # noqa: PLC0415 - imports torch
+
+        session: Session = request.config.stash[SESSION]
+        with one_clear_line():
+            bench = _bench_of(request, session) if strategies else None
+            default = request.getfixturevalue("lora_request") if strategies else None
+            return run_race(session, bench, strategies, default, callables, rounds)
+
+    return race
+
+
+def _bench_of(request: pytest.FixtureRequest, session: Session) -> Bench:
+    model, adapters = (request.getfixturevalue(name) for name in ("lora_model", "lora_adapter"))
+    return session.bench(model, [adapters] if isinstance(adapters, str | Path) else adapters)

@@ -1,0 +1,162 @@
+"""From the markers of a test and what it called to verdicts: measures what they need, judges by pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.markers import FasterThan, LatencyBudget, OutputEquivalent, VramBudget
+from pytest_loraperf.session import Session, TestRecord
+from pytest_loraperf.strategies import CONTROL
+from pytest_loraperf.verdict import Verdict
+from pytest_loraperf.verdict.decision import decide
+from pytest_loraperf.verdict.equivalence import Distances, Limits, judge_equivalence
+from pytest_loraperf.verdict.gates import judge_card, judge_faster, judge_latency, judge_ratio, judge_vram
+
+if TYPE_CHECKING:
+    from pytest_loraperf.bench import Arm, Bench
+    from pytest_loraperf.measure.pairs import Workload
+    from pytest_loraperf.request import Request
+
+
+def judge(session: Session, record: TestRecord) -> list[Verdict]:
+    """Return the verdict of each gate of a test that has run.
+
+    Raises:
+        LoraperfError: a reference cannot be built, or the test called nothing that could be measured.
+    """
+    gates = record.gates
+    verdicts = []
+    if session.settings.gpu_budget is not None and record.charge is not None:
+        verdicts.append(_card(session, record, session.settings.gpu_budget))
+    verdicts += [_latency(session, record, budget) for budget in gates.latency]
+    verdicts += [_faster(session, record, faster) for faster in gates.faster]
+    verdicts += [_vram(session, record, budget) for budget in gates.vram]
+    verdicts += [_equivalent(record, equivalent) for equivalent in gates.equivalent]
+    return verdicts
+
+
+def _subject(record: TestRecord) -> Workload:
+    subject = record.subject
+    if subject is None:
+        raise LoraperfError(
+            "the test has a gate but called nothing that can be measured; "
+            "call its pipeline, or register a callable with gpu_workload"
+        )
+    return subject
+
+
+def _reference(session: Session, record: TestRecord, name: str) -> Workload:
+    from pytest_loraperf.workloads import StrategyWorkload  # noqa: PLC0415 - imports torch
+
+    if name in record.workloads:
+        return record.workloads[name]
+    if record.bench is None or not record.requests:
+        known = ", ".join(record.workloads) or "none"
+        raise LoraperfError(f"no workload named {name!r} in this test; registered with gpu_workload: {known}")
+    return StrategyWorkload(record.bench, session.strategies.find(name).name, tuple(record.requests))
+
+
+def _latency(session: Session, record: TestRecord, budget: LatencyBudget) -> Verdict:
+    subject = _subject(record)
+    if budget.limit is not None:
+        return judge_latency(subject.name, session.measurer.alone(subject), budget.limit)
+    assert budget.ratio is not None  # the marker takes either a limit, or both of these
+    assert budget.of is not None
+    paired = session.measurer.against(subject, _reference(session, record, budget.of))
+    found = decide(paired.samples, paired.reference, max_ratio=budget.ratio)
+    samples = {subject.name: paired.samples, budget.of: paired.reference}
+    return judge_ratio(subject.name, budget.of, found, budget.ratio, samples)
+
+
+def _faster(session: Session, record: TestRecord, faster: FasterThan) -> Verdict:
+    subject = _subject(record)
+    paired = session.measurer.against(subject, _reference(session, record, faster.reference))
+    found = decide(paired.samples, paired.reference, max_ratio=1 - faster.by)
+    samples = {subject.name: paired.samples, faster.reference: paired.reference}
+    return judge_faster(subject.name, faster.reference, found, faster.by, samples)
+
+
+def _vram(session: Session, record: TestRecord, budget: VramBudget) -> Verdict:
+    kind = session.ledger.meter.kind
+    name, phases = "the test", dict(record.charge.phases) if record.charge else {}
+    if record.bench is not None and record.strategy is not None:
+        arm = record.bench.arms[record.strategy]
+        name, phases = arm.name, arm_phases(arm)
+    used = phases.get(budget.phase, 0)
+    return judge_vram(name, budget.phase, used, budget.limit, phases, kind)
+
+
+def arm_phases(arm: Arm) -> dict[str, int]:
+    """Return the bytes of each VRAM phase of an arm."""
+    return {
+        "setup": arm.setup_peak.needed,
+        "resident": arm.resident,
+        "runtime": arm.runtime_peak.needed,
+    }
+
+
+def _card(session: Session, record: TestRecord, budget: int) -> Verdict:
+    assert record.charge is not None  # asked for by the caller
+    used, phase = record.charge.peak
+    parts = dict(record.charge.phases)
+    if record.bench is not None and record.strategy is not None:
+        arm = record.bench.arms[record.strategy]
+        # A pipeline that an earlier test built needed its set-up all the same.
+        if arm.setup_peak.needed > used:
+            used, phase = arm.setup_peak.needed, "setup"
+        parts |= {f"{arm.name} {name}": size for name, size in arm_phases(arm).items()}
+        parts |= {f"{arm.name} {step.name}": step.peak for step in arm.setup}
+    return judge_card(used, phase, budget, session.ledger.meter.kind, parts, _fitting(session, budget))
+
+
+def _fitting(session: Session, budget: int) -> dict[str, int]:
+    arms = [arm for bench in session.benches.values() for arm in bench.arms.values()]
+    return {
+        arm.name: arm.need
+        for arm in sorted(arms, key=lambda arm: arm.need)
+        if arm.name != CONTROL and arm.error is None and 0 < arm.need <= budget and arm.runtime_peak.needed
+    }
+
+
+def _equivalent(record: TestRecord, wanted: OutputEquivalent) -> Verdict:
+    _subject(record)
+    bench, strategy = record.bench, record.strategy
+    if bench is None or strategy is None:
+        raise LoraperfError("output_equivalent compares the outputs of strategies; use lora_pipeline")
+    limits = Limits(wanted.rel_l2, wanted.max_abs, wanted.cosine, wanted.psnr, wanted.image_psnr)
+    limits = limits.or_default(bench.arms[strategy].recipe.scheme)
+    requests = {request.key: request for request in record.requests}.values()
+    found = [compare(bench, strategy, wanted.to, request) for request in requests]
+    worst = max(found, key=lambda distances: distances.rel_l2)
+    lost = min(found, key=lambda distances: 1.0 if distances.effect_kept is None else distances.effect_kept)
+    # The verdict that fails is the one to tell; where none does, the widest distance is.
+    verdicts = [judge_equivalence(strategy, wanted.to, each, limits) for each in (lost, worst)]
+    return next((verdict for verdict in verdicts if not verdict.passed), verdicts[-1])
+
+
+def compare(bench: Bench, name: str, reference: str, request: Request) -> Distances:
+    """Measure how far a strategy's output for a request is from another's.
+
+    The share of the LoRA's effect is measured where both use the LoRA, against the control without it.
+    """
+    from pytest_loraperf.measure.difference import (  # noqa: PLC0415 - imports torch
+        difference,
+        effect_kept,
+        image_difference,
+    )
+
+    known = bench.shop.strategies
+    known.find(reference)
+    output, expected = bench.output(name, request), bench.output(reference, request)
+    kept = None
+    if known[name].uses_lora and known[reference].uses_lora:
+        kept = effect_kept(output.latents, expected.latents, bench.output(CONTROL, request).latents)
+    image = None
+    if output.image is not None and expected.image is not None:
+        image = asdict(image_difference(output.image, expected.image))
+    latents = asdict(difference(output.latents, expected.latents))
+    found = Distances(**latents, effect_kept=kept, image=image)
+    bench.comparisons.setdefault((name, reference), found)
+    return found

@@ -1,0 +1,1 @@
+"""Measuring: time by interleaved rounds, memory by phases, and how far two outputs are apart."""

@@ -1,0 +1,191 @@
+"""The options, on the command line and in the ini, and the one Settings they resolve to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.units import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pytest
+
+COMPILE_MODES = ("auto", "on", "off")
+INCONCLUSIVE_MODES = ("fail", "warn")
+MIN_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the options ask for, resolved once.
+
+    ``gpu_budget`` is in bytes, ``max_seconds`` in seconds of measuring for one arm of one test.
+    """
+
+    gpu_budget: int | None = None
+    model: str = "auto"
+    adapters: tuple[str, ...] = ()
+    device: str = "auto"
+    scheme: str = "auto"
+    compile: str = "auto"
+    rounds: int = 7
+    max_seconds: float = 60.0
+    inconclusive: str = "fail"
+    json: Path | None = None
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its flag, the Settings field it fills, how its text is read, and its help."""
+
+    flag: str
+    field: str
+    read: Callable[[str], Any]
+    help: str
+    metavar: str
+    many: bool = False
+
+    @property
+    def ini(self) -> str:
+        """The ini value of the same name."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+def one_of(*allowed: str) -> Callable[[str], str]:
+    """Return a reader that takes these words only."""
+
+    def read(text: str) -> str:
+        if text not in allowed:
+            raise LoraperfError(f"got {text!r}; allowed are {', '.join(allowed)}")
+        return text
+
+    return read
+
+
+def read_rounds(text: str) -> int:
+    """Read a number of rounds.
+
+    Raises:
+        LoraperfError: it is no whole number, or too small for an interval.
+    """
+    if not text.isdecimal() or int(text) < MIN_ROUNDS:
+        raise LoraperfError(f"got {text!r}; a whole number of at least {MIN_ROUNDS} is allowed")
+    return int(text)
+
+
+OPTIONS = (
+    Option(
+        "--gpu-budget",
+        "gpu_budget",
+        parse_size,
+        "hold every test to a card of this size, such as 14GB: peak VRAM of set-up and call",
+        "SIZE",
+    ),
+    Option(
+        "--loraperf-model",
+        "model",
+        str,
+        "what is built: auto, synthetic:tiny, synthetic:full, pretrained:ORG/NAME or :FOLDER, module:function",
+        "MODEL",
+    ),
+    Option(
+        "--loraperf-adapter",
+        "adapters",
+        str,
+        "a LoRA safetensors file, with its scale if not 1: a.safetensors:0.8; repeat it to stack several",
+        "FILE",
+        many=True,
+    ),
+    Option("--loraperf-device", "device", str, "auto, cpu, cuda or cuda:N", "DEVICE"),
+    Option(
+        "--loraperf-scheme",
+        "scheme",
+        str,
+        "how quantize steps quantize: auto, fp8_storage, fp8_compute or torchao_fp8_w8a8",
+        "SCHEME",
+    ),
+    Option(
+        "--loraperf-compile",
+        "compile",
+        one_of(*COMPILE_MODES),
+        "auto compiles what needs it to be fast (torchao schemes); on compiles all that can be; off nothing",
+        "MODE",
+    ),
+    Option("--loraperf-rounds", "rounds", read_rounds, "samples of each arm that is measured", "N"),
+    Option(
+        "--loraperf-max-seconds",
+        "max_seconds",
+        parse_duration,
+        "stop sampling an arm after this long, such as 60s; at least two samples are taken",
+        "TIME",
+    ),
+    Option(
+        "--loraperf-inconclusive",
+        "inconclusive",
+        one_of(*INCONCLUSIVE_MODES),
+        "what a verdict that cannot tell does: fail or warn",
+        "MODE",
+    ),
+    Option("--loraperf-json", "json", Path, "write the results to this file", "FILE"),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register each option with the ini value of the same name."""
+    group = parser.getgroup("loraperf", "LoRA performance")
+    for option in OPTIONS:
+        # The default is None here, so that a value in the ini is not hidden by it.
+        group.addoption(
+            option.flag,
+            dest=f"loraperf_{option.field}",
+            action="append" if option.many else "store",
+            metavar=option.metavar,
+            default=None,
+            help=f"{option.help} (ini: {option.ini})",
+        )
+        parser.addini(option.ini, f"default of {option.flag}", type="linelist" if option.many else "string")
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """Resolve the command line, then the ini.
+
+    Raises:
+        LoraperfError: a value is not understood; the message names the option.
+    """
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        given = config.getoption(f"loraperf_{option.field}")
+        found = given if given is not None else config.getini(option.ini)
+        if given is not None or found:
+            source = option.flag if given is not None else f"ini value {option.ini}"
+            values[option.field] = _read(option, found, source)
+    return Settings(**values)
+
+
+def _read(option: Option, found: str | Sequence[str], source: str) -> Any:
+    try:
+        if option.many:
+            return tuple(option.read(text) for text in found)
+        return option.read(str(found).strip())
+    except LoraperfError as error:
+        raise LoraperfError(f"{source}: {error}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a results file before anything is measured, rather than lose it all at the end.
+
+    Raises:
+        LoraperfError: the folder cannot be made, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise LoraperfError(f"--loraperf-json={path}: cannot be written: {error.strerror}") from error
+    if path.stat().st_size == 0:
+        path.unlink()

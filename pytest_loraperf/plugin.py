@@ -1,0 +1,173 @@
+"""The pytest hooks; each goes a few lines into the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_loraperf import fixtures, hookspec
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.fixtures import RECORD, SESSION, one_clear_line
+from pytest_loraperf.markers import MARKERS, Gates, MarkerReport, check_references, read_gates
+from pytest_loraperf.options import add_options, check_writable, read_settings
+from pytest_loraperf.session import Session, TestRecord
+from pytest_loraperf.strategies import CONTROL, Strategies
+from pytest_loraperf.verdict import Status, Verdict
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+GATES = pytest.StashKey[Gates]()
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Let downstream repos add strategies."""
+    pluginmanager.add_hookspecs(hookspec)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options and ini values."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Resolve the settings once, and register markers and fixtures."""
+    for function in MARKERS.values():
+        config.addinivalue_line("markers", str(function.__doc__))
+    try:
+        settings = read_settings(config)
+        if settings.json is not None:
+            check_writable(settings.json)
+        given = config.hook.pytest_loraperf_strategies(config=config)
+        strategies = Strategies(strategy for some in given for strategy in some or ())
+    except LoraperfError as error:
+        raise pytest.UsageError(f"loraperf: {error}") from error
+    if settings.json is not None and _distributes(config):
+        raise pytest.UsageError("loraperf: --loraperf-json is not gathered from xdist workers; try using -n0")
+    session = Session(settings, strategies, tell=_teller(config))
+    config.stash[SESSION] = session
+    config.pluginmanager.register(fixtures, "loraperf-fixtures")
+    if settings.gpu_budget is not None and not hasattr(config, "workerinput"):
+        _resolve_device(session)
+
+
+def _teller(config: pytest.Config) -> Callable[[str], None]:
+    """Return what shows a line of progress, over the last one; quiet where the output is no terminal."""
+
+    def tell(line: str) -> None:
+        reporter = config.pluginmanager.getplugin("terminalreporter")
+        capture = config.pluginmanager.getplugin("capturemanager")
+        if reporter is not None and reporter.isatty and capture is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.rewrite(f"loraperf: {line}", erase=True)
+
+    return tell
+
+
+def _distributes(config: pytest.Config) -> bool:
+    return bool(getattr(config.option, "numprocesses", None)) or hasattr(config, "workerinput")
+
+
+def _resolve_device(session: Session) -> None:
+    # A budget needs the device anyway: a broken one is told before any test runs.
+    try:
+        assert session.device
+    except LoraperfError as error:
+        raise pytest.UsageError(f"loraperf: {error}") from error
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say in one line what this run is held to."""
+    from pytest_loraperf.report.terminal import header  # noqa: PLC0415 - only where a header is printed
+
+    return header(config.stash[SESSION])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test with ``lora_pipeline`` once for each strategy that its markers name."""
+    marks = list(metafunc.definition.iter_markers("lora_strategy"))
+    names = [name for mark in reversed(marks) for name in mark.args if isinstance(name, str)]
+    if "lora_pipeline" in metafunc.fixturenames and names:
+        strategies = metafunc.config.stash[SESSION].strategies
+        every = [name for name in strategies if name != CONTROL]
+        found = dict.fromkeys(each for name in names for each in (every if name == "all" else [name]))
+        metafunc.parametrize("lora_pipeline", list(found), indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Check every marker of every test, and report all that is wrong at once."""
+    report = MarkerReport()
+    for item in items:
+        item.stash[GATES] = gates = read_gates(item, report)
+        check_references(item, gates, config.stash[SESSION].strategies, report)
+    if report.problems:
+        raise pytest.UsageError(report.message())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """Open the test's record, skip what the device cannot run, and watch the memory of its set-up."""
+    session = item.config.stash[SESSION]
+    gates = item.stash.get(GATES, Gates())
+    item.stash[RECORD] = record = session.records[item.nodeid] = TestRecord(item.nodeid, gates)
+    with one_clear_line():
+        reason = session.why_not(gates)
+    if reason:
+        pytest.skip(reason)
+    with session.watch_phase(record, "setup"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Watch the memory of the call, then judge the test by its gates."""
+    session, record = item.config.stash[SESSION], item.stash[RECORD]
+    with session.watch_phase(record, "runtime"):
+        result = yield
+    if session.has_gates(record):
+        from pytest_loraperf.judging import judge  # noqa: PLC0415 - only where there is a gate
+
+        with one_clear_line():
+            for verdict in judge(session, record):
+                _note(item, record, verdict)
+    _fail(item, record.verdicts)
+    return result
+
+
+def _note(item: pytest.Item, record: TestRecord, verdict: Verdict) -> None:
+    record.verdicts.append(verdict)
+    item.user_properties.append((f"loraperf_{verdict.code}", f"{verdict.status}: {verdict.message}"))
+    if verdict.status is not Status.PASS and verdict.detail:
+        item.add_report_section("call", f"loraperf {verdict.code}", "\n".join(verdict.detail))
+
+
+def _fail(item: pytest.Item, verdicts: list[Verdict]) -> None:
+    session = item.config.stash[SESSION]
+    wrong = [verdict for verdict in verdicts if session.fails(verdict)]
+    if wrong:
+        pytest.fail("\n".join(f"loraperf {each.code}: {each.message}" for each in wrong), pytrace=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the results, whatever became of the tests, and give the device back."""
+    run = session.config.stash[SESSION]
+    try:
+        run.write_results()
+    except LoraperfError as error:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        run.notes[f"error: {error}"] = None
+    run.close()
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+    """Print the strategy table."""
+    from pytest_loraperf.report.terminal import summary  # noqa: PLC0415 - only at the end
+
+    lines = list(summary(config.stash[SESSION].results(), terminalreporter._tw.fullwidth))  # noqa: SLF001 - pytest offers no other way to the width
+    if lines:
+        terminalreporter.section("loraperf")
+        for line in lines:
+            terminalreporter.line(line)

@@ -1,0 +1,36 @@
+"""What pytest's header and summary say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pytest_loraperf import __version__
+from pytest_loraperf.report.table import strategy_table
+from pytest_loraperf.units import format_size
+
+if TYPE_CHECKING:
+    from pytest_loraperf.report.results import Results
+    from pytest_loraperf.session import Session
+
+
+def header(session: Session) -> str:
+    """Return one line: what the run is held to, and on what; the device is looked up only for a budget."""
+    settings = session.settings
+    if settings.gpu_budget is None:
+        return f"loraperf: {__version__}, model {settings.model}, device {settings.device}, no --gpu-budget"
+    device = session.device
+    budget = f"--gpu-budget={format_size(settings.gpu_budget)} ({settings.gpu_budget} bytes)"
+    if not device.is_cuda:
+        return f"loraperf: {__version__}, {budget} of counted tensor bytes: no CUDA here, on the CPU"
+    return f"loraperf: {__version__}, {budget} of VRAM, {device.torch_name} {device.name} {format_size(device.total)}"
+
+
+def summary(results: Results, width: int) -> Iterator[str]:
+    """Yield the strategy table and the notes; nothing where nothing was built."""
+    if results.strategies:
+        machine = results.machine
+        yield f"{results.model} on {machine.name} ({machine.device}), torch {machine.torch}, {machine.backend}"[:width]
+        yield from strategy_table(results, width)
+    for note in results.notes:
+        yield note

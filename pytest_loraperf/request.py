@@ -1,0 +1,62 @@
+"""One generation request, as data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from pytest_loraperf.errors import LoraperfError
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of one generation.
+
+    ``height`` and ``width`` are pixels, ``steps`` denoising steps, ``cfg`` the classifier-free guidance
+    scale (1 switches it off). ``edit_image`` is the path of an image to edit, or None. ``extra`` goes to the
+    pipeline as it is, such as ``{"zero_cond_t": True}``.
+    """
+
+    prompt: str = "a ghost made of mist in an old library"
+    height: int = 1024
+    width: int = 1024
+    steps: int = 4
+    cfg: float = 1.0
+    seed: int = 0
+    negative_prompt: str = ""
+    edit_image: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise LoraperfError(f"request: {name}={value!r}; a positive whole number is allowed")
+
+    def with_changes(self, **changes: Any) -> Request:
+        """Return this request with some fields changed.
+
+        Raises:
+            LoraperfError: a name is no field of a request; the message lists the fields.
+        """
+        unknown = sorted(set(changes) - set(self.__dataclass_fields__))
+        if unknown:
+            fields = ", ".join(self.__dataclass_fields__)
+            raise LoraperfError(f"request: no field {', '.join(unknown)}; the fields are {fields}")
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; what JSON does not know stands as its repr."""
+        plain: dict[str, Any] = json.loads(self.key)
+        return plain
+
+    @property
+    def key(self) -> str:
+        """A text that equal requests share."""
+        return json.dumps(asdict(self), sort_keys=True, default=repr)
+
+
+TINY_REQUEST = Request(height=64, width=64)
+FULL_REQUEST = Request()

@@ -1,0 +1,205 @@
+"""What one run knows: the device, the benches, the measurements and the verdicts. Used by pytest and by the CLI.
+
+torch is imported when the first pipeline, workload or budget needs it, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pytest_loraperf.markers import Gates
+from pytest_loraperf.models import ModelSpec, Synthetic, parse_model
+from pytest_loraperf.options import Settings
+from pytest_loraperf.request import FULL_REQUEST, TINY_REQUEST, Request
+from pytest_loraperf.strategies import Strategies
+from pytest_loraperf.units import format_size
+from pytest_loraperf.verdict import Status, Verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_loraperf.bench import Bench, Workshop
+    from pytest_loraperf.gpu.device import Device
+    from pytest_loraperf.measure.ledger import Charge, Ledger
+    from pytest_loraperf.measure.pairs import Measurer, Workload
+    from pytest_loraperf.report.results import Results
+
+FULL_MODEL_NEEDS = 44 * 2**30
+"""Bytes of VRAM that the full synthetic model needs in bf16 with its LoRA attached, with room."""
+
+
+@dataclass
+class TestRecord:
+    """One test as it runs: what it asks for, what it called, what it was charged, what was found."""
+
+    __test__ = False  # its name starts as a test class's does
+
+    nodeid: str
+    gates: Gates = field(default_factory=Gates)
+    charge: Charge | None = None
+    bench: Bench | None = None
+    strategy: str | None = None
+    requests: list[Request] = field(default_factory=list)
+    workloads: dict[str, Workload] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    @property
+    def subject(self) -> Workload | None:
+        """What the gates of this test measure: its pipeline's generations, else its first workload."""
+        from pytest_loraperf.workloads import StrategyWorkload  # noqa: PLC0415 - imports torch
+
+        if self.bench is not None and self.strategy is not None and self.requests:
+            return StrategyWorkload(self.bench, self.strategy, tuple(self.requests))
+        return next(iter(self.workloads.values()), None)
+
+
+@dataclass
+class Session:
+    """One run. ``tell`` takes lines of progress; tests inject ``clock``, which returns seconds."""
+
+    settings: Settings
+    strategies: Strategies = field(default_factory=Strategies)
+    tell: Callable[[str], None] = lambda _line: None
+    clock: Callable[[], float] | None = None
+    records: dict[str, TestRecord] = field(default_factory=dict)
+    benches: dict[tuple[object, ...], Bench] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
+
+    @cached_property
+    def device(self) -> Device:
+        """The device of ``--loraperf-device``.
+
+        Raises:
+            DeviceError: it is not there, or broken.
+        """
+        from pytest_loraperf.gpu.device import resolve_device  # noqa: PLC0415 - imports torch
+
+        return resolve_device(self.settings.device)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Who holds how much memory."""
+        from pytest_loraperf.measure.ledger import Ledger  # noqa: PLC0415 - imports torch
+        from pytest_loraperf.measure.memory import meter_for  # noqa: PLC0415
+
+        return Ledger(meter_for(self.device))
+
+    @cached_property
+    def measurer(self) -> Measurer:
+        """Takes samples on this device."""
+        from pytest_loraperf.measure.pairs import Measurer  # noqa: PLC0415 - imports torch
+        from pytest_loraperf.measure.timing import Plan, Stopwatch  # noqa: PLC0415
+
+        synchronize = self.device.synchronize
+        watch = Stopwatch(self.clock, synchronize) if self.clock else Stopwatch(synchronize=synchronize)
+        return Measurer(Plan(self.settings.rounds, self.settings.max_seconds), watch, self.tell)
+
+    @cached_property
+    def shop(self) -> Workshop:
+        """What all benches share.
+
+        Raises:
+            LoraperfError: the device or the backend cannot be used.
+        """
+        from pytest_loraperf.backends import load_backend  # noqa: PLC0415 - imports torch
+        from pytest_loraperf.backends.protocol import Choices  # noqa: PLC0415
+        from pytest_loraperf.bench import Workshop  # noqa: PLC0415
+
+        return Workshop(
+            device=self.device,
+            backend=load_backend(self.device),
+            strategies=self.strategies,
+            choices=Choices(self.settings.scheme, self.settings.compile),
+            ledger=self.ledger,
+            watch=self.measurer.watch,
+            tell=self.tell,
+        )
+
+    def model(self, value: object = None) -> ModelSpec:
+        """Return the model that a fixture or option names; ``auto`` is the full one where it fits.
+
+        Raises:
+            ModelError: the value names no model.
+        """
+        wanted = self.settings.model if value is None else value
+        if wanted != "auto":
+            return parse_model(wanted)
+        return Synthetic("full" if self.device.total >= FULL_MODEL_NEEDS else "tiny")
+
+    def bench(self, model: object = None, adapters: Sequence[str | Path] | None = None) -> Bench:
+        """Return the bench of this model and these adapters, the same one each time.
+
+        Raises:
+            LoraperfError: the model, the device or an adapter's source is not understood.
+        """
+        from pytest_loraperf.bench import Bench  # noqa: PLC0415 - imports torch
+
+        spec = self.model(model)
+        files = self.settings.adapters if adapters is None else tuple(adapters)
+        key = (spec, *map(str, files))
+        if key not in self.benches:
+            self.benches[key] = Bench(self.shop, spec, files)
+        return self.benches[key]
+
+    def request(self, model: object = None) -> Request:
+        """Return the request that a model is called with unless a test says otherwise."""
+        return TINY_REQUEST if self.model(model) == Synthetic("tiny") else FULL_REQUEST
+
+    def why_not(self, gates: Gates) -> str | None:
+        """Say why ``needs_gpu`` skips a test on this device, or None."""
+        for needs in gates.needs:
+            if not self.device.is_cuda:
+                return "needs_gpu: no CUDA device"
+            if needs.vram is not None and self.device.total < needs.vram:
+                have, want = format_size(self.device.total), format_size(needs.vram)
+                return f"needs_gpu: {self.device.name} has {have} of VRAM, the test needs {want}"
+            if needs.capability is not None and (self.device.capability or (0, 0)) < needs.capability:
+                have, want = (".".join(map(str, c or ())) for c in (self.device.capability, needs.capability))
+                return f"needs_gpu: {self.device.name} has compute capability {have}, the test needs {want}"
+        return None
+
+    def watch_phase(self, record: TestRecord, phase: str) -> AbstractContextManager[None]:
+        """Charge the memory of a phase to the test, where a budget asks for it."""
+        if self.settings.gpu_budget is None and not record.gates.vram:
+            return nullcontext()
+        from pytest_loraperf.measure.ledger import Charge  # noqa: PLC0415 - imports torch
+
+        record.charge = record.charge or Charge()
+        return self.ledger.test_phase(record.charge, phase)
+
+    def has_gates(self, record: TestRecord) -> bool:
+        """Whether there is anything to judge of a test."""
+        return record.charge is not None or record.gates.timed
+
+    def fails(self, verdict: Verdict) -> bool:
+        """Whether a verdict fails its test; ``--loraperf-inconclusive=warn`` lets "cannot tell" pass."""
+        if verdict.status is Status.INCONCLUSIVE and self.settings.inconclusive == "warn":
+            self.notes[f"warning: {verdict.message}"] = None
+            return False
+        return not verdict.passed
+
+    def write_results(self) -> None:
+        """Write ``--loraperf-json``, if it was asked for.
+
+        Raises:
+            LoraperfError: the file cannot be written.
+        """
+        if self.settings.json is not None:
+            from pytest_loraperf.report.results import write_results  # noqa: PLC0415 - only at the end
+
+            write_results(self.settings.json, self.results())
+
+    def results(self) -> Results:
+        """Return all that was measured and judged so far."""
+        from pytest_loraperf.gathering import gather  # noqa: PLC0415 - only at the end
+
+        return gather(self)
+
+    def close(self) -> None:
+        """Give back what the benches hold."""
+        for bench in self.benches.values():
+            bench.close()

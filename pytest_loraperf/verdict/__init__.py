@@ -1,0 +1,5 @@
+"""The verdicts: pure functions from numbers to values; no torch, no pytest."""
+
+from pytest_loraperf.verdict.types import Status, Verdict
+
+__all__ = ["Status", "Verdict"]

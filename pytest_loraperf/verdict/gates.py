@@ -1,0 +1,99 @@
+"""The gates on time and memory, as pure functions from numbers to verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pytest_loraperf.units import format_duration, format_size
+from pytest_loraperf.verdict.decision import Decision, decide
+from pytest_loraperf.verdict.types import Status, Verdict
+
+MORE_ROUNDS = "take more rounds (--loraperf-rounds) on a quieter machine, or widen the limit"
+
+
+def judge_latency(arm: str, samples: Sequence[float], limit: float) -> Verdict:
+    """Judge seconds against an absolute budget in seconds."""
+    found = decide(samples, [limit] * len(samples), max_ratio=1.0)
+    took = format_duration(found.ratio * limit)
+    span = f"{_span(tuple(edge * limit for edge in found.interval), format_duration)}, {found.rounds} rounds"
+    head = f"{arm} took {took} ({span})"
+    tail = f"the latency budget of {format_duration(limit)}"
+    detail = _samples_detail({arm: samples})
+    if found.status is Status.PASS:
+        return Verdict(Status.PASS, "latency", f"{head}, within {tail}", detail)
+    if found.status is Status.INCONCLUSIVE:
+        return Verdict(found.status, "latency", f"{head}: cannot tell whether it holds {tail}; {MORE_ROUNDS}", detail)
+    over = f"{found.ratio - 1:.0%} over {tail}"
+    return Verdict(Status.FAIL, "latency", f"{head}, {over}; make it faster or raise the budget", detail)
+
+
+def judge_ratio(arm: str, reference: str, found: Decision, limit: float, samples: Mapping[str, Sequence[float]]) -> Verdict:
+    """Judge a ratio of times against ``latency_budget(ratio=limit, of=reference)``."""
+    head = f"{arm} took {_times(found)} the time of {reference}"
+    return _ratio_verdict("latency", head, f"the latency budget of {limit:.4g}×", found, samples)
+
+
+def judge_faster(arm: str, reference: str, found: Decision, by: float, samples: Mapping[str, Sequence[float]]) -> Verdict:
+    """Judge a ratio of times against ``faster_than(reference, by=by)``."""
+    head = f"{arm} took {_times(found)} the time of {reference}"
+    wanted = f"the wanted {1 - by:.4g}× (faster by at least {by:.0%})" if by else "the wanted 1× (no slower)"
+    return _ratio_verdict("faster-than", head, wanted, found, samples)
+
+
+def judge_vram(arm: str, phase: str, used: int, limit: int, phases: Mapping[str, int], kind: str) -> Verdict:
+    """Judge the bytes of one phase against a budget; ``kind`` says what was counted."""
+    detail = tuple(f"{name:<9}{format_size(size)}" for name, size in phases.items())
+    head = f"{arm} needs {format_size(used)} of {kind} ({phase})"
+    if used <= limit:
+        return Verdict(Status.PASS, "vram", f"{head}, within the budget of {format_size(limit)}", detail)
+    return Verdict(
+        Status.FAIL,
+        "vram",
+        f"{head}, {format_size(used - limit)} over the budget of {format_size(limit)}; "
+        "quantize, offload, or raise the budget",
+        detail,
+    )
+
+
+def judge_card(used: int, phase: str, budget: int, kind: str, parts: Mapping[str, int], fitting: Mapping[str, int]) -> Verdict:
+    """Judge what one test needed against ``--gpu-budget``; ``fitting`` are strategies known to fit, in bytes."""
+    if used <= budget:
+        return Verdict(
+            Status.PASS, "gpu-budget", f"{format_size(used)} of {kind}, within --gpu-budget={format_size(budget)}"
+        )
+    known = ", ".join(f"{name} ({format_size(size)})" for name, size in fitting.items())
+    fits = f"known to fit: {known}" if known else "no strategy measured so far fits; try low_vram_optimized"
+    detail = (*(f"{name:<28}{format_size(size):>10}" for name, size in parts.items()), fits)
+    return Verdict(
+        Status.FAIL,
+        "gpu-budget",
+        f"the test needs {format_size(used)} of {kind} ({phase}), {format_size(used - budget)} over "
+        f"--gpu-budget={format_size(budget)}; {fits}",
+        detail,
+    )
+
+
+def _ratio_verdict(
+    code: str, head: str, limit: str, found: Decision, samples: Mapping[str, Sequence[float]]
+) -> Verdict:
+    detail = _samples_detail(samples)
+    if found.status is Status.PASS:
+        return Verdict(Status.PASS, code, f"{head}, within {limit}", detail)
+    if found.status is Status.INCONCLUSIVE:
+        return Verdict(found.status, code, f"{head}: cannot tell whether it holds {limit}; {MORE_ROUNDS}", detail)
+    advice = "look for a step in the wrong order, or raise the limit"
+    return Verdict(Status.FAIL, code, f"{head}, over {limit}; {advice}", detail)
+
+
+def _times(found: Decision) -> str:
+    low, high = found.interval
+    return f"{found.ratio:.3f}× ({low:.3f}–{high:.3f}, {found.rounds} rounds)"
+
+
+def _span(edges: tuple[float, ...], show: object) -> str:
+    assert callable(show)
+    return "–".join(show(edge) for edge in edges)
+
+
+def _samples_detail(samples: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+    return tuple(f"{name}: {' '.join(format_duration(s) for s in times)}" for name, times in samples.items())

@@ -1,0 +1,34 @@
+"""What a gate says: a status, a code, one line, and a titled section of detail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """The outcome of a gate."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    SKIPPED = "SKIPPED"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one gate on one test, with its reason.
+
+    ``code`` names the gate (``latency``, ``vram``, ``faster-than``, ``equivalence``, ``gpu-budget``);
+    ``message`` is one line: what was observed, the limit, what to do; ``detail`` is a section of lines.
+    """
+
+    status: Status
+    code: str
+    message: str
+    detail: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate holds."""
+        return self.status in (Status.PASS, Status.SKIPPED)
