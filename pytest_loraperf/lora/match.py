@@ -1,0 +1,106 @@
+"""Which layers of a model an adapter fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pytest_loraperf.errors import AdapterError
+from pytest_loraperf.lora.adapter import SHOWN, Adapter, LoraLayer
+
+Shapes = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Match:
+    """An adapter's layers under the model's names; ``unmatched`` are the adapter's that fit nothing."""
+
+    adapter: Adapter
+    layers: Mapping[str, LoraLayer] = field(repr=False)
+    unmatched: tuple[str, ...]
+    total: int
+
+    @property
+    def matched(self) -> tuple[str, ...]:
+        """The model's names of the layers that the adapter changes."""
+        return tuple(self.layers)
+
+    @property
+    def scale(self) -> float:
+        """What the LoRA is multiplied with."""
+        return self.adapter.source.scale
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the factors in DiffSynth's form, ``NAME.lora_A.weight`` and ``NAME.lora_B.weight``, unscaled."""
+        return {
+            f"{name}.lora_{letter}.weight": tensor
+            for name, layer in self.layers.items()
+            for letter, tensor in (("A", layer.down), ("B", layer.up))
+        }
+
+
+def linear_shapes(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
+    """Return (out_features, in_features) of each Linear by name; what a wrapper holds is not counted again."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, part in module.named_modules():
+        if isinstance(part, torch.nn.Linear) and name.removesuffix(".module") not in found:
+            found[name] = (part.out_features, part.in_features)
+    return found
+
+
+def match_adapter(adapter: Adapter, layers: Shapes) -> Match:
+    """Match an adapter to the Linear layers of a model, (out_features, in_features) by name.
+
+    Raises:
+        AdapterError: no layer fits, a name fits several, or the shapes are another architecture's.
+    """
+    by_flat = _by_flat_name(layers) if any(layer.flat for layer in adapter.layers.values()) else {}
+    found: dict[str, LoraLayer] = {}
+    unmatched = []
+    for name, layer in adapter.layers.items():
+        names = by_flat.get(name, []) if layer.flat else [name] if name in layers else []
+        if len(names) > 1:
+            raise AdapterError(f"{_head(adapter)}: {name} fits several layers: {', '.join(names)}")
+        if names:
+            found[names[0]] = layer
+        else:
+            unmatched.append(name)
+    if not found:
+        raise AdapterError(
+            f"{_head(adapter)}: no layer of the model is matched; the adapter has {_few(adapter.layers)}; "
+            f"the model has {_few(layers)}"
+        )
+    _check_shapes(adapter, found, layers)
+    return Match(adapter, found, tuple(unmatched), len(layers))
+
+
+def _by_flat_name(layers: Shapes) -> dict[str, list[str]]:
+    flat: dict[str, list[str]] = {}
+    for name in layers:
+        flat.setdefault(name.replace(".", "_"), []).append(name)
+    return flat
+
+
+def _check_shapes(adapter: Adapter, found: Mapping[str, LoraLayer], layers: Shapes) -> None:
+    wrong = [
+        f"{name} is {layer.shape} in the adapter, {layers[name]} in the model"
+        for name, layer in found.items()
+        if layer.shape != layers[name]
+    ]
+    if wrong:
+        raise AdapterError(
+            f"{_head(adapter)}: made for another architecture, {len(wrong)} of {len(found)} layers differ in "
+            f"shape (out, in): {'; '.join(wrong[:SHOWN])}"
+        )
+
+
+def _head(adapter: Adapter) -> str:
+    return f"adapter {adapter.source.path}"
+
+
+def _few(names: Mapping[str, object]) -> str:
+    shown = ", ".join(list(names)[:SHOWN])
+    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown or "none"
