@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,14 +68,22 @@ def _config(pipe: BasePipeline, stored: torch.dtype, compute: torch.dtype) -> di
 def _module_map(module: torch.nn.Module) -> dict[type, type]:
     """Return DiffSynth's own table for this class of model, and Linears only for one that it does not know."""
     from diffsynth.core.vram.layers import AutoWrappedLinear  # noqa: PLC0415 - heavy
-    from diffsynth.models.model_loader import VRAM_MANAGEMENT_MODULE_MAPS, ModelPool  # noqa: PLC0415
+    from diffsynth.models.model_loader import VRAM_MANAGEMENT_MODULE_MAPS  # noqa: PLC0415
 
     kind = f"{type(module).__module__}.{type(module).__qualname__}"
-    if kind not in VRAM_MANAGEMENT_MODULE_MAPS:
-        return {torch.nn.Linear: AutoWrappedLinear}
-    wants_it = {"offload_dtype": True, "offload_device": True}
-    found: dict[type, type] = ModelPool().fetch_module_map(kind, wants_it)
-    return found
+    table = VRAM_MANAGEMENT_MODULE_MAPS.get(kind, {})
+    found = {_class(source): _class(target) for source, target in table.items()}
+    # The table may name classes that this version of transformers does not have (any more).
+    known = {source: target for source, target in found.items() if source and target}
+    return known or {torch.nn.Linear: AutoWrappedLinear}
+
+
+def _class(path: str) -> type | None:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name, None)
+    except ImportError:
+        return None
 
 
 def _keep_rest_on_device(pipe: BasePipeline, module: torch.nn.Module, managed: list[torch.nn.Module]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,7 +49,12 @@ class Ledger:
 
     @contextmanager
     def test_phase(self, charge: Charge, phase: str) -> Iterator[None]:
-        """Charge the peak of this phase of a test, all but the resident pipelines."""
+        """Charge the peak of this phase of a test, all but the resident pipelines.
+
+        What the test before left in cycles is young garbage; to collect the old too would take most of a second
+        with the modules that diffusion libraries import.
+        """
+        gc.collect(1)
         self.meter.reset_peak()
         self._charge, self._phase = charge, phase
         try:

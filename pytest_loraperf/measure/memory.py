@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,7 +61,6 @@ class CudaMeter:
 
     def reset_peak(self) -> None:
         """Give back unused cache, so that the peak starts from what is in use."""
-        gc.collect()
         torch.cuda.synchronize(self._index)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._index)
@@ -117,12 +115,10 @@ class TensorBytes(TorchDispatchMode):
 
     def reset_peak(self) -> None:
         """Let the peak start from the live tensors."""
-        gc.collect()
         self._peak = self._level
 
     def level(self) -> int:
         """Bytes of live tensors."""
-        gc.collect()
         return self._level
 
     def peak(self) -> int:

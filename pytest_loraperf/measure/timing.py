@@ -103,8 +103,7 @@ def sample_rounds(
 
 @contextmanager
 def garbage_held() -> Iterator[None]:
-    """Collect garbage now and hold it until the end: a collection inside a sample is no property of an arm."""
-    gc.collect()
+    """Hold garbage until the end: a collection inside a sample is no property of an arm."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -139,7 +139,7 @@ def _footnotes(results: Results) -> Iterator[str]:
     if references:
         yield f"ratio: time over that of {', '.join(references)}"
     if any(each.ratio and not each.ratio.interleaved for each in found.values()):
-        yield "~ measured in turns, not in the same rounds: the two did not fit on the device together"
+        yield "~ measured in turns, not in the same rounds"
     if any(each.output for each in found.values()):
         yield "rel. L2: distance of the output to the reference's; effect: share of the LoRA's effect that it has"
     reasons: dict[tuple[str, str], list[str]] = {}
