@@ -77,9 +77,7 @@ def run_pytest(project: Path, *arguments: str) -> float:
         NothingMeasuredError: pytest did not exit with 0; the message is what it printed.
     """
     command = [sys.executable, "-m", "pytest", "--co", "-q", *arguments]
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(UNWANTED_SETTINGS)
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(UNWANTED_SETTINGS)}
     start = time.perf_counter()
     done = subprocess.run(command, cwd=project, env=environment, check=False, capture_output=True, text=True)
     seconds = time.perf_counter() - start
@@ -127,12 +125,8 @@ def main() -> int:
         print(f"startup: {error}", file=sys.stderr)
         return 2
     imports = ", ".join(startup.heavy_imports) or "none"
-    print(
-        f"pytest --co -q, min of {ROUNDS}: {startup.base_ms} ms without, {startup.with_ms} ms with the plugin"
-    )
-    print(
-        f"added: {startup.added_ms} ms, {ADDED_LIMIT_MS} ms allowed; heavy imports: {imports}, none allowed"
-    )
+    print(f"pytest --co -q, min of {ROUNDS}: {startup.base_ms} ms without, {startup.with_ms} ms with the plugin")
+    print(f"added: {startup.added_ms} ms, {ADDED_LIMIT_MS} ms allowed; heavy imports: {imports}, none allowed")
     if options.json:
         options.json.write_text(json.dumps(asdict(startup), indent=2) + "\n")
     return 0 if startup.is_within_limits() else 1

@@ -125,23 +125,30 @@ class Bench:
         return arm
 
     def together(self, names: Sequence[str]) -> bool:
-        """Build all of these at once if they fit on the device together; False if they do not."""
-        if len(set(names)) < 2:  # noqa: PLR2004 - one arm is always together with itself
-            self.arm(names[0])
-            return True
-        missing = [name for name in names if name not in self.arms or not self.arms[name].need]
-        for name in missing:
-            self.arm(name)  # to know what it needs
-        if self.shop.device.is_cuda:
-            total = sum(self.arms[name].need for name in names)
-            if total > self.shop.device.total - VRAM_MARGIN:
-                return False
-        for name in names:
-            arm = self.arms[name]
+        """Put all of these on the device at once if they fit; False if they do not."""
+        arms = {name: self.arms.get(name) for name in dict.fromkeys(names)}
+        for name, arm in arms.items():
+            if arm is None or not arm.setup_peak.needed:
+                arms[name] = self.arm(name)  # built once, to know what it needs
+        known = [arm for arm in arms.values() if arm is not None]
+        if self.shop.device.is_cuda and not self._fit(known):
+            return False
+        # The one with the largest set-up goes first, while there is the most room.
+        for arm in sorted(known, key=lambda arm: arm.setup_peak.needed, reverse=True):
             if arm.pipeline is None:
-                self._make_room(arm, keep=names)
-            self.arm(name)
+                self._make_room(arm, keep=tuple(arms))
+            self.arm(arm.name)
         return True
+
+    def _fit(self, arms: Sequence[Arm]) -> bool:
+        room = self.shop.device.total - VRAM_MARGIN
+        held = 0
+        for arm in sorted(arms, key=lambda arm: arm.setup_peak.needed, reverse=True):
+            built = arm.pipeline is not None
+            if held + (0 if built else arm.setup_peak.needed) > room:
+                return False
+            held += max(arm.resident, arm.runtime_peak.needed)
+        return held <= room
 
     def generate(self, name: str, request: Request) -> Generation:
         """Run one generation, its memory measured."""

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pytest_loraperf.bench import Bench
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.judging import judge
 from pytest_loraperf.markers import Gates, OutputEquivalent
@@ -41,7 +42,7 @@ def run_benchmark(
                 f"bench::{strategy.name}", Gates(), bench=bench, strategy=strategy.name, requests=[request]
             )
             session.records[record.nodeid] = record
-            _measure(session, record)
+            _measure(session, bench, strategy.name, record)
     finally:
         tell("")
         results = session.results()
@@ -51,10 +52,8 @@ def run_benchmark(
     return results
 
 
-def _measure(session: Session, record: TestRecord) -> None:
-    bench, name, requests = record.bench, record.strategy, tuple(record.requests)
-    assert bench is not None  # the caller gave both
-    assert name is not None
+def _measure(session: Session, bench: Bench, name: str, record: TestRecord) -> None:
+    requests = tuple(record.requests)
     try:
         with session.watch_phase(record, "runtime"):
             bench.generate(name, requests[0])
@@ -65,3 +64,6 @@ def _measure(session: Session, record: TestRecord) -> None:
         record.verdicts += judge(session, record)
     except LoraperfError as error:
         session.notes[f"error: {error}"] = None
+    except Exception as error:  # noqa: BLE001 - what one strategy raises must not cost the others their results
+        first = (str(error).strip().splitlines() or [""])[0]
+        bench.arms[name].error = f"{type(error).__name__}: {first}"

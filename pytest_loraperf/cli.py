@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_bench)
-    parser.add_argument("--strategies", default="all", metavar="NAMES", help="all, or names such as fused,low_vram")
+    parser.add_argument(
+        "--strategies", default="all", metavar="NAMES", help="all, or names such as fused,low_vram"
+    )
     for option in BENCH_OPTIONS:
         flags = [option.flag] if option.flag == "--gpu-budget" else [option.flag.replace("--loraperf-", "--")]
         action = "append" if option.many else "store"
@@ -77,15 +78,16 @@ def _settings(given: argparse.Namespace) -> Settings:
         text = getattr(given, option.field)
         if text is not None:
             try:
-                values[option.field] = (
-                    tuple(map(option.read, text)) if option.many else option.read(text)
-                )
+                values[option.field] = tuple(map(option.read, text)) if option.many else option.read(text)
             except LoraperfError as error:
                 raise LoraperfError(f"{option.flag}: {error}") from error
-    assert set(values) <= {field.name for field in fields(Settings)}
     return Settings(**values)
 
 
 def _tell(line: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\x1b[Kloraperf: {line}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

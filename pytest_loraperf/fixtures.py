@@ -132,9 +132,11 @@ def gpu_workload(request: pytest.FixtureRequest) -> RegisterWorkload:
     def register(function: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         from pytest_loraperf.workloads import CallableWorkload  # noqa: PLC0415 - imports torch
 
-        label = name or getattr(function, "__name__", type(function).__name__)
+        label = name or str(getattr(function, "__name__", type(function).__name__))
         if label in record.workloads:
-            pytest.fail(f"loraperf: a workload named {label!r} is registered already; give it name=", pytrace=False)
+            pytest.fail(
+                f"loraperf: a workload named {label!r} is registered already; give it name=", pytrace=False
+            )
         result = function(*args, **kwargs)
         record.workloads[label] = CallableWorkload(label, lambda: function(*args, **kwargs))
         return result

@@ -58,7 +58,7 @@ def gather(session: Session) -> Results:
 
 
 def _place(label: str, order: list[str]) -> int:
-    name = label.split(" ")[0]
+    name = label.split(" ", maxsplit=1)[0]
     return order.index(name) if name in order else len(order)
 
 

@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 
 @pytest.hookspec
-def pytest_loraperf_strategies(config: pytest.Config) -> Iterable[Strategy] | None:  # type: ignore[empty-body]  # a hook specification has no body
+def pytest_loraperf_strategies(config: pytest.Config) -> Iterable[Strategy] | None:
     """Return strategies of your own; their names then work in markers, options and the table."""

@@ -16,6 +16,7 @@ from pytest_loraperf.verdict.gates import judge_card, judge_faster, judge_latenc
 
 if TYPE_CHECKING:
     from pytest_loraperf.bench import Arm, Bench
+    from pytest_loraperf.measure.ledger import Charge
     from pytest_loraperf.measure.pairs import Workload
     from pytest_loraperf.request import Request
 
@@ -29,7 +30,7 @@ def judge(session: Session, record: TestRecord) -> list[Verdict]:
     gates = record.gates
     verdicts = []
     if session.settings.gpu_budget is not None and record.charge is not None:
-        verdicts.append(_card(session, record, session.settings.gpu_budget))
+        verdicts.append(_card(session, record, record.charge, session.settings.gpu_budget))
     verdicts += [_latency(session, record, budget) for budget in gates.latency]
     verdicts += [_faster(session, record, faster) for faster in gates.faster]
     verdicts += [_vram(session, record, budget) for budget in gates.vram]
@@ -60,14 +61,12 @@ def _reference(session: Session, record: TestRecord, name: str) -> Workload:
 
 def _latency(session: Session, record: TestRecord, budget: LatencyBudget) -> Verdict:
     subject = _subject(record)
-    if budget.limit is not None:
+    if budget.of is None:
         return judge_latency(subject.name, session.measurer.alone(subject), budget.limit)
-    assert budget.ratio is not None  # the marker takes either a limit, or both of these
-    assert budget.of is not None
     paired = session.measurer.against(subject, _reference(session, record, budget.of))
-    found = decide(paired.samples, paired.reference, max_ratio=budget.ratio)
+    found = decide(paired.samples, paired.reference, max_ratio=budget.limit)
     samples = {subject.name: paired.samples, budget.of: paired.reference}
-    return judge_ratio(subject.name, budget.of, found, budget.ratio, samples)
+    return judge_ratio(subject.name, budget.of, found, budget.limit, samples)
 
 
 def _faster(session: Session, record: TestRecord, faster: FasterThan) -> Verdict:
@@ -97,10 +96,9 @@ def arm_phases(arm: Arm) -> dict[str, int]:
     }
 
 
-def _card(session: Session, record: TestRecord, budget: int) -> Verdict:
-    assert record.charge is not None  # asked for by the caller
-    used, phase = record.charge.peak
-    parts = dict(record.charge.phases)
+def _card(session: Session, record: TestRecord, charge: Charge, budget: int) -> Verdict:
+    used, phase = charge.peak
+    parts = dict(charge.phases)
     if record.bench is not None and record.strategy is not None:
         arm = record.bench.arms[record.strategy]
         # A pipeline that an earlier test built needed its set-up all the same.

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.units import parse_duration, parse_percent, parse_ratio, parse_size
@@ -26,11 +26,10 @@ class MarkerError(LoraperfError):
 
 @dataclass(frozen=True)
 class LatencyBudget:
-    """At most ``limit`` seconds, or at most ``ratio`` times as long as ``of``."""
+    """At most ``limit`` seconds; or, where ``of`` is given, at most ``limit`` times as long as that."""
 
-    limit: float | None
-    ratio: float | None
-    of: str | None
+    limit: float
+    of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,20 +112,20 @@ def latency_budget(limit: object = None, *, ratio: object = None, of: object = N
     if (ratio is None) != (of is None):
         raise MarkerError('ratio= and of= go together, such as ratio=1.05, of="standard_lora"')
     if limit is not None:
-        return LatencyBudget(parse_duration(cast("str", limit)), None, None)
-    return LatencyBudget(None, parse_ratio(cast("str", ratio)), _name("of", of))
+        return LatencyBudget(parse_duration(limit))
+    return LatencyBudget(parse_ratio(ratio), _name("of", of))
 
 
 def vram_budget(limit: object, *, phase: object = "runtime") -> VramBudget:
     """vram_budget(limit, *, phase="runtime"): at most limit ("14GB") of VRAM; phase is setup, resident or runtime."""  # noqa: E501 - pytest prints this line
     if phase not in PHASES:
         raise MarkerError(f"phase={phase!r}; the phases are {', '.join(PHASES)}")
-    return VramBudget(parse_size(cast("str", limit)), cast("Phase", phase))
+    return VramBudget(parse_size(limit), phase)
 
 
 def faster_than(reference: object, *, by: object = "0%") -> FasterThan:
     """faster_than(reference, *, by="0%"): takes less time than another strategy or workload, by at least so much."""  # noqa: E501 - pytest prints this line
-    return FasterThan(_name("reference", reference), parse_percent(cast("str", by)))
+    return FasterThan(_name("reference", reference), parse_percent(by))
 
 
 def output_equivalent(
@@ -151,7 +150,7 @@ def output_equivalent(
 
 def needs_gpu(*, vram: object = None, capability: object = None) -> NeedsGpu:
     """needs_gpu(*, vram=None, capability=None): skip unless there is a CUDA device with so much memory ("24GB") and this compute capability ("8.9")."""  # noqa: E501 - pytest prints this line
-    size = None if vram is None else parse_size(cast("str", vram))
+    size = None if vram is None else parse_size(vram)
     return NeedsGpu(size, None if capability is None else _capability(capability))
 
 
@@ -171,9 +170,7 @@ def _limit(argument: str, value: object, *, low: float = -math.inf, high: float 
 
 
 def _capability(value: object) -> tuple[int, int]:
-    parts = (
-        value.split(".") if isinstance(value, str) else list(value) if isinstance(value, tuple | list) else []
-    )
+    parts = value.split(".") if isinstance(value, str) else list(value) if isinstance(value, tuple | list) else []
     if len(parts) != 2 or not all(str(part).isdecimal() for part in parts):  # noqa: PLR2004 - major, minor
         raise MarkerError(f'capability={value!r}; write it as "8.9"')
     return int(parts[0]), int(parts[1])

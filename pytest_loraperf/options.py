@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.units import parse_duration, parse_size
@@ -147,7 +147,8 @@ def add_options(parser: pytest.Parser) -> None:
             default=None,
             help=f"{option.help} (ini: {option.ini})",
         )
-        parser.addini(option.ini, f"default of {option.flag}", type="linelist" if option.many else "string")
+        kind: Literal["linelist", "string"] = "linelist" if option.many else "string"
+        parser.addini(option.ini, f"default of {option.flag}", type=kind)
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -168,9 +169,9 @@ def read_settings(config: pytest.Config) -> Settings:
 
 def _read(option: Option, found: str | Sequence[str], source: str) -> Any:
     try:
-        if option.many:
-            return tuple(option.read(text) for text in found)
-        return option.read(str(found).strip())
+        if isinstance(found, str):
+            return option.read(found.strip())
+        return tuple(option.read(text) for text in found)
     except LoraperfError as error:
         raise LoraperfError(f"{source}: {error}") from error
 

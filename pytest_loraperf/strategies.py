@@ -33,7 +33,7 @@ class Step:
         StrategyError: the kind is unknown, or an option belongs to another kind.
     """
 
-    kind: StepKind
+    kind: StepKind | str
     scheme: str | None = None
     card: int | None = None
 
@@ -79,7 +79,8 @@ class Strategy:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z_]\w*", self.name):
             raise StrategyError(f"strategy {self.name!r}: a name is letters, digits and _, not a digit first")
-        strangers = [step for step in self.steps if not isinstance(step, Step)]
+        given: tuple[object, ...] = self.steps
+        strangers = [step for step in given if not isinstance(step, Step)]
         if strangers:
             raise StrategyError(f"strategy {self.name}: {strangers[0]!r} is not a Step; write Step('fuse')")
 

@@ -65,14 +65,15 @@ class DiffSynth:
         Raises:
             ModelError: the model cannot be built; the message has the cause.
         """
-        weights_on = "cpu" if on_cpu else device.torch_name
-        places = {"device": device.torch_name, "weights_on": weights_on, "dtype": DTYPE}
+        compute, weights_on = device.torch_name, "cpu" if on_cpu else device.torch_name
         with quiet():
             if isinstance(model, Synthetic):
-                return build_synthetic(model.size, seed=model.seed, **places)
+                return build_synthetic(
+                    model.size, seed=model.seed, device=compute, weights_on=weights_on, dtype=DTYPE
+                )
             if isinstance(model, Pretrained):
-                return build_pretrained(model.source, **places)
-            return _build_users(model, device, weights_on)
+                return build_pretrained(model.source, device=compute, weights_on=weights_on, dtype=DTYPE)
+            return _build_users(model, compute, weights_on)
 
     def lora_shapes(self, pipeline: BasePipeline) -> dict[str, tuple[int, int]]:
         """Return the Linear layers of ``pipe.dit``, as (out_features, in_features)."""
@@ -87,7 +88,7 @@ class DiffSynth:
     def apply(self, pipeline: BasePipeline, step: Step, adapters: Sequence[Match]) -> StepEffect:
         """Carry out one step on ``pipe.dit``, or on the whole pipeline for offload and compile."""
         with quiet(), torch.no_grad():
-            match step.kind:
+            match StepKind(step.kind):
                 case StepKind.ATTACH:
                     return self._attach(pipeline, adapters)
                 case StepKind.FUSE:
@@ -153,7 +154,7 @@ def _blocks(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     return [(name, part) for name, part in module.named_modules() if type(part).__name__ in kinds]
 
 
-def _build_users(model: UserBuilt, device: Device, weights_on: str) -> BasePipeline:
+def _build_users(model: UserBuilt, compute: str, weights_on: str) -> BasePipeline:
     try:
         pipe = model.build(device=weights_on)
     except Exception as error:
@@ -166,7 +167,7 @@ def _build_users(model: UserBuilt, device: Device, weights_on: str) -> BasePipel
             f"the build function {model.name} returned {type(pipe).__name__}; "
             "a DiffSynth pipeline with a dit is needed, such as QwenImagePipeline"
         )
-    pipe.device = device.torch_name
+    pipe.device = compute
     return pipe
 
 

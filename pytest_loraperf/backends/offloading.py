@@ -43,9 +43,7 @@ def _offload_module(pipe: BasePipeline, module: torch.nn.Module, limit: float) -
         enable_vram_management(module, _module_map(module), vram_config=config, vram_limit=limit)
     managed = [layer for layer in module.modules() if isinstance(layer, AutoTorchModule)]
     for layer in managed:
-        layer.set_dtype_and_device(
-            **_config(pipe, layer.onload_dtype, layer.computation_dtype), vram_limit=limit
-        )
+        layer.set_dtype_and_device(**_config(pipe, layer.onload_dtype, layer.computation_dtype), vram_limit=limit)
         layer.to(device="cpu")
         layer.state = 0
     _keep_rest_on_device(pipe, module, managed)

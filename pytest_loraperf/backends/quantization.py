@@ -34,18 +34,22 @@ def choose_scheme(strategy: Strategy, device: Device, choices: Choices) -> tuple
     if choices.scheme != "auto":
         check_scheme(choices.scheme, device)
         return choices.scheme, "asked for"
-    if strategy.has(StepKind.OFFLOAD):
-        return STORAGE, "offloaded weights: fp8 halves what is moved"
-    if strategy.fuses_after_quantizing:
-        return STORAGE, "a LoRA cannot be added to torchao's quantized weights"
-    if not device.has_fp8_matmul:
-        return STORAGE, f"no fp8 matrix product on {device.name} (compute capability 8.9 and later have it)"
-    if choices.compile == "off":
-        return STORAGE, "torchao's fp8 is slower than bf16 without compile"
-    missing = why_no_torchao()
-    if missing:
-        return STORAGE, missing
+    why_not = _why_not_torchao(strategy, device, choices)
+    if why_not:
+        return STORAGE, why_not
     return TORCHAO, "fastest here, with compile: fp8 matrix products"
+
+
+def _why_not_torchao(strategy: Strategy, device: Device, choices: Choices) -> str | None:
+    if strategy.has(StepKind.OFFLOAD):
+        return "offloaded weights: fp8 halves what is moved"
+    if strategy.fuses_after_quantizing:
+        return "a LoRA cannot be added to torchao's quantized weights"
+    if not device.has_fp8_matmul:
+        return f"no fp8 matrix product on {device.name} (compute capability 8.9 and later have it)"
+    if choices.compile == "off":
+        return "torchao's fp8 is slower than bf16 without compile"
+    return why_no_torchao()
 
 
 def check_scheme(scheme: str, device: Device) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 SMALL = 0.02
@@ -42,4 +44,4 @@ def _std(part: torch.nn.Module, name: str, parameter: torch.Tensor) -> float | N
         return SMALL
     if parameter.squeeze().dim() < 2:  # noqa: PLR2004 - a vector, or (C, 1, 1): the gain of a norm
         return None
-    return float(parameter[0].numel()) ** -0.5
+    return math.sqrt(1 / parameter[0].numel())

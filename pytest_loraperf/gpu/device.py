@@ -99,7 +99,7 @@ def _hidden_from_torch() -> str | None:
     if torch.version.cuda is None:
         return f"a GPU is here ({names[0]}) but torch {torch.__version__} is built without CUDA"
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     except (RuntimeError, AssertionError) as error:
         return f"a GPU is here ({names[0]}) but torch cannot use it: {str(error).splitlines()[0]}"
     return f"a GPU is here ({names[0]}) but torch cannot use it (torch.cuda.is_available() is False)"

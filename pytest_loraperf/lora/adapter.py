@@ -133,7 +133,9 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118 - it is no dict
     except (SafetensorError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise AdapterError(f"adapter {path}: damaged or truncated ({reason}); download or save it again") from error
+        raise AdapterError(
+            f"adapter {path}: damaged or truncated ({reason}); download or save it again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,9 @@ def _refuse_not_finite(path: Path, layers: Mapping[str, LoraLayer]) -> None:
     bad = [n for n, layer in layers.items() if not (_finite(layer.down) and _finite(layer.up))]
     if bad:
         more = f" and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-        raise AdapterError(f"adapter {path}: NaN or infinite values in {', '.join(bad[:SHOWN])}{more}; train or save it again")
+        raise AdapterError(
+            f"adapter {path}: NaN or infinite values in {', '.join(bad[:SHOWN])}{more}; train or save it again"
+        )
 
 
 def _finite(tensor: Tensor) -> bool:

@@ -85,7 +85,7 @@ class CudaMeter:
         return max(0, held - torch.cuda.memory_reserved(self._index)) if held is not None else 0
 
 
-class TensorBytes(TorchDispatchMode):
+class TensorBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """The bytes of live tensors, each storage once, seen as operations touch them.
 
     Storages that no operation inside ``watching`` touches are not seen.
@@ -94,7 +94,7 @@ class TensorBytes(TorchDispatchMode):
     kind = "tensor bytes"
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # the same
         self._sizes: dict[int, int] = {}
         self._level = 0
         self._peak = 0

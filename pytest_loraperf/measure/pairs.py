@@ -94,6 +94,7 @@ class Measurer:
         return Paired(samples[:rounds], others[:rounds], interleaved=False)
 
     def sample(self, *workloads: Workload) -> dict[str, tuple[float, ...]]:
+        """Warm all of them up, then take rounds of all; seconds by the workload's key."""
         for workload in workloads:
             self.tell(f"{workload.name}: warming up")
             first = workload.prepare()

@@ -153,7 +153,9 @@ class Results:
         """
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-            raise LoraperfError(f"schema is {found!r}, this version reads {SCHEMA}; measure again to write it anew")
+            raise LoraperfError(
+                f"schema is {found!r}, this version reads {SCHEMA}; measure again to write it anew"
+            )
         return _read(cls, {key: value for key, value in data.items() if key != "schema"}, "results")  # type: ignore[no-any-return]  # _read builds what it is told to
 
 
@@ -227,7 +229,9 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         kinds = [arguments[0]] * len(items) if Ellipsis in arguments else list(arguments)
         if len(kinds) != len(items):
             raise _wrong(where, f"{len(items)} values", f"{len(kinds)}")
-        return tuple(_read(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, items, strict=True)))
+        return tuple(
+            _read(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, items, strict=True))
+        )
     if get_origin(kind) is Mapping:
         found = _checked(value, dict, "an object", where)
         return {key: _read(arguments[1], each, f"{where}.{key}") for key, each in found.items()}
@@ -240,7 +244,9 @@ def _read_fields(kind: Any, value: Any, where: str) -> Any:
     missing = [each.name for each in fields(kind) if each.name not in found]
     if missing:
         raise _wrong(f"{where}.{missing[0]}", "nothing", "a value")
-    return kind(**{each.name: _read(hints[each.name], found[each.name], f"{where}.{each.name}") for each in fields(kind)})
+    return kind(
+        **{each.name: _read(hints[each.name], found[each.name], f"{where}.{each.name}") for each in fields(kind)}
+    )
 
 
 def _read_scalar(kind: Any, value: Any, where: str) -> Any:

@@ -142,19 +142,20 @@ def _footnotes(results: Results) -> Iterator[str]:
         yield "~ measured in turns, not in the same rounds"
     if any(each.output for each in found.values()):
         yield "rel. L2: distance of the output to the reference's; effect: share of the LoRA's effect that it has"
+    yield from _scheme_notes(results)
+    if results.machine.memory_kind not in ("", "VRAM"):
+        yield f"VRAM columns: counted {results.machine.memory_kind}, for there is no CUDA here"
+    yield from (f"✗ {name}: {each.mistake}" for name, each in found.items() if each.mistake)
+    yield from (f"error in {name}: {each.error}" for name, each in found.items() if each.error)
+
+
+def _scheme_notes(results: Results) -> Iterator[str]:
     reasons: dict[tuple[str, str], list[str]] = {}
-    for name, each in found.items():
+    for name, each in results.strategies.items():
         if each.scheme and each.scheme_reason:
             reasons.setdefault((each.scheme, each.scheme_reason), []).append(name)
     for (scheme, reason), names in reasons.items():
         yield f"{scheme}: {reason} ({', '.join(names)})"
-    if results.machine.memory_kind and results.machine.memory_kind != "VRAM":
-        yield f"VRAM columns: counted {results.machine.memory_kind}, for there is no CUDA here"
-    for name, each in found.items():
-        if each.mistake:
-            yield f"✗ {name}: {each.mistake}"
-        if each.error:
-            yield f"error in {name}: {each.error}"
 
 
 def _cut(text: str, width: int) -> str:

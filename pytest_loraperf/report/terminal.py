@@ -23,14 +23,17 @@ def header(session: Session) -> str:
     budget = f"--gpu-budget={format_size(settings.gpu_budget)} ({settings.gpu_budget} bytes)"
     if not device.is_cuda:
         return f"loraperf: {__version__}, {budget} of counted tensor bytes: no CUDA here, on the CPU"
-    return f"loraperf: {__version__}, {budget} of VRAM, {device.torch_name} {device.name} {format_size(device.total)}"
+    return (
+        f"loraperf: {__version__}, {budget} of VRAM, {device.torch_name} {device.name} {format_size(device.total)}"
+    )
 
 
 def summary(results: Results, width: int) -> Iterator[str]:
     """Yield the strategy table and the notes; nothing where nothing was built."""
     if results.strategies:
         machine = results.machine
-        yield f"{results.model} on {machine.name} ({machine.device}), torch {machine.torch}, {machine.backend}"[:width]
+        yield f"{results.model} on {machine.name} ({machine.device}), torch {machine.torch}, {machine.backend}"[
+            :width
+        ]
         yield from strategy_table(results, width)
-    for note in results.notes:
-        yield note
+    yield from results.notes

@@ -15,25 +15,32 @@ def judge_latency(arm: str, samples: Sequence[float], limit: float) -> Verdict:
     """Judge seconds against an absolute budget in seconds."""
     found = decide(samples, [limit] * len(samples), max_ratio=1.0)
     took = format_duration(found.ratio * limit)
-    span = f"{_span(tuple(edge * limit for edge in found.interval), format_duration)}, {found.rounds} rounds"
+    edges = "–".join(format_duration(edge * limit) for edge in found.interval)
+    span = f"{edges}, {found.rounds} rounds"
     head = f"{arm} took {took} ({span})"
     tail = f"the latency budget of {format_duration(limit)}"
     detail = _samples_detail({arm: samples})
     if found.status is Status.PASS:
         return Verdict(Status.PASS, "latency", f"{head}, within {tail}", detail)
     if found.status is Status.INCONCLUSIVE:
-        return Verdict(found.status, "latency", f"{head}: cannot tell whether it holds {tail}; {MORE_ROUNDS}", detail)
+        return Verdict(
+            found.status, "latency", f"{head}: cannot tell whether it holds {tail}; {MORE_ROUNDS}", detail
+        )
     over = f"{found.ratio - 1:.0%} over {tail}"
     return Verdict(Status.FAIL, "latency", f"{head}, {over}; make it faster or raise the budget", detail)
 
 
-def judge_ratio(arm: str, reference: str, found: Decision, limit: float, samples: Mapping[str, Sequence[float]]) -> Verdict:
+def judge_ratio(
+    arm: str, reference: str, found: Decision, limit: float, samples: Mapping[str, Sequence[float]]
+) -> Verdict:
     """Judge a ratio of times against ``latency_budget(ratio=limit, of=reference)``."""
     head = f"{arm} took {_times(found)} the time of {reference}"
     return _ratio_verdict("latency", head, f"the latency budget of {limit:.4g}×", found, samples)
 
 
-def judge_faster(arm: str, reference: str, found: Decision, by: float, samples: Mapping[str, Sequence[float]]) -> Verdict:
+def judge_faster(
+    arm: str, reference: str, found: Decision, by: float, samples: Mapping[str, Sequence[float]]
+) -> Verdict:
     """Judge a ratio of times against ``faster_than(reference, by=by)``."""
     head = f"{arm} took {_times(found)} the time of {reference}"
     wanted = f"the wanted {1 - by:.4g}× (faster by at least {by:.0%})" if by else "the wanted 1× (no slower)"
@@ -55,11 +62,15 @@ def judge_vram(arm: str, phase: str, used: int, limit: int, phases: Mapping[str,
     )
 
 
-def judge_card(used: int, phase: str, budget: int, kind: str, parts: Mapping[str, int], fitting: Mapping[str, int]) -> Verdict:
+def judge_card(
+    used: int, phase: str, budget: int, kind: str, parts: Mapping[str, int], fitting: Mapping[str, int]
+) -> Verdict:
     """Judge what one test needed against ``--gpu-budget``; ``fitting`` are strategies known to fit, in bytes."""
     if used <= budget:
         return Verdict(
-            Status.PASS, "gpu-budget", f"{format_size(used)} of {kind}, within --gpu-budget={format_size(budget)}"
+            Status.PASS,
+            "gpu-budget",
+            f"{format_size(used)} of {kind}, within --gpu-budget={format_size(budget)}",
         )
     known = ", ".join(f"{name} ({format_size(size)})" for name, size in fitting.items())
     fits = f"known to fit: {known}" if known else "no strategy measured so far fits; try low_vram_optimized"
@@ -88,11 +99,6 @@ def _ratio_verdict(
 def _times(found: Decision) -> str:
     low, high = found.interval
     return f"{found.ratio:.3f}× ({low:.3f}–{high:.3f}, {found.rounds} rounds)"
-
-
-def _span(edges: tuple[float, ...], show: object) -> str:
-    assert callable(show)
-    return "–".join(show(edge) for edge in edges)
 
 
 def _samples_detail(samples: Mapping[str, Sequence[float]]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pytest_loraperf.verdict import Status
 from pytest_loraperf.verdict.decision import decide, median_interval
 

@@ -7,6 +7,7 @@ DiT, else the tiny one on the CPU. The two known mistakes are in the table too, 
 from __future__ import annotations
 
 import pytest
+
 from pytest_loraperf import LoraPipeline
 
 PROMPT = "a ghost made of mist in an old library"
