@@ -68,6 +68,16 @@ class Arm:
         return self.recipe.strategy.name
 
     @property
+    def alone(self) -> bool:
+        """Whether it wants the device for itself: DiffSynth offloads by what the whole device has in use."""
+        return self.recipe.strategy.has(StepKind.OFFLOAD)
+
+    @property
+    def running(self) -> int:
+        """Bytes that it needs once it is built."""
+        return max(self.resident, self.runtime_peak.needed)
+
+    @property
     def need(self) -> int:
         """Bytes that it needs at most, as far as known."""
         return max(self.setup_peak.needed, self.runtime_peak.needed)
@@ -133,21 +143,21 @@ class Bench:
         known = [arm for arm in arms.values() if arm is not None]
         if self.shop.device.is_cuda and not self._fit(known):
             return False
-        # The one with the largest set-up goes first, while there is the most room.
-        for arm in sorted(known, key=lambda arm: arm.setup_peak.needed, reverse=True):
+        for arm in sorted(known, key=_shrinks, reverse=True):
             if arm.pipeline is None:
                 self._make_room(arm, keep=tuple(arms))
             self.arm(arm.name)
         return True
 
     def _fit(self, arms: Sequence[Arm]) -> bool:
+        if any(arm.alone for arm in arms):
+            return False
         room = self.shop.device.total - VRAM_MARGIN
         held = 0
-        for arm in sorted(arms, key=lambda arm: arm.setup_peak.needed, reverse=True):
-            built = arm.pipeline is not None
-            if held + (0 if built else arm.setup_peak.needed) > room:
+        for arm in sorted(arms, key=_shrinks, reverse=True):
+            if held + arm.setup_peak.needed > room:
                 return False
-            held += max(arm.resident, arm.runtime_peak.needed)
+            held += arm.running
         return held <= room
 
     def generate(self, name: str, request: Request) -> Generation:
@@ -191,6 +201,11 @@ class Bench:
     def _make_room(self, arm: Arm, keep: Sequence[str]) -> None:
         """Take the least recently used arms off the device until this one fits."""
         if not self.shop.device.is_cuda:
+            return
+        if arm.alone:
+            for other in self.arms.values():
+                if other is not arm:
+                    self._park(other)
             return
         known = max((other.need for other in self.arms.values()), default=0)
         need = arm.need or known or self.shop.device.total
@@ -275,3 +290,8 @@ class Bench:
         norms = weight_norms(module, names=self.shop.backend.lora_targets(pipeline))
         write_synthetic_adapter(path, norms, device=self.shop.device.torch_name)
         return AdapterSource(path)
+
+
+def _shrinks(arm: Arm) -> int:
+    """By how much it needs less once it is built: what shrinks most is built first, while there is room."""
+    return arm.setup_peak.needed - arm.running

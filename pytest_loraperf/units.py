@@ -7,31 +7,33 @@ import re
 
 from pytest_loraperf.errors import UnitError
 
-_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
-_SIZES = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "tb": 2**40}
-_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+# Both ways to write micro: the sign of its own, and the Greek letter.
+_SECONDS = {"us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_SHOWN = 60
 
 
 def parse_size(text: object) -> int:
     """Return the bytes of a size such as ``14GB``; GB and GiB are both 2**30, as card sizes are.
 
     Raises:
-        UnitError: it is no number with a unit, or not positive.
+        UnitError: it is no number with a unit, or less than one byte.
     """
-    found = re.fullmatch(rf"{_NUMBER}\s*([kmgt]?)i?(b)", text.strip().lower()) if isinstance(text, str) else None
-    size = float(found[1]) * _SIZES[found[2] + found[3]] if found else 0
+    found = _match(rf"{_NUMBER}\s*(?:([kmgt])i?)?b", text)
+    size = float(found[1]) * _SIZES[found[2] or ""] if found else 0
     if size < 1 or not math.isfinite(size):
-        raise UnitError(f"size {text!r}: write a positive number and a unit, such as 14GB or 512MiB")
+        raise UnitError(f"size {_show(text)}: write a positive number and a unit, such as 14GB or 512MiB")
     return int(size)
 
 
 def format_size(size: int) -> str:
     """Show bytes with three digits and their unit: ``13.9 GB``."""
-    for unit in ("TB", "GB", "MB", "KB"):
-        scale = _SIZES[unit.lower()]
+    for prefix in ("t", "g", "m", "k"):
+        scale = _SIZES[prefix]
         # 0.9995 of a unit would show as 1000 or 1024 of the smaller one.
         if abs(size) >= scale * 0.9995:
-            return f"{_three_digits(size / scale)} {unit}"
+            return f"{_three_digits(size / scale)} {prefix.upper()}B"
     return f"{size} B"
 
 
@@ -46,26 +48,26 @@ def parse_duration(value: object) -> float:
     Raises:
         UnitError: it is no number with a unit, or not positive.
     """
-    seconds = math.nan
-    if isinstance(value, str):
-        found = re.fullmatch(rf"{_NUMBER}\s*({'|'.join(_SECONDS)})", value.strip().lower())
-        seconds = float(found[1]) * _SECONDS[found[2]] if found else math.nan
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = _as_float(value)
+    seconds = _number(value)
+    if found := _match(rf"{_NUMBER}\s*({'|'.join(_SECONDS)})", value):
+        seconds = float(found[1]) * _SECONDS[found[2]]
     if not (math.isfinite(seconds) and seconds > 0):
-        raise UnitError(f"duration {value!r}: write a positive number and a unit, such as 250ms, 1.5s or 2min")
+        raise UnitError(
+            f"duration {_show(value)}: write a positive number and a unit, such as 250ms, 1.5s or 2min"
+        )
     return seconds
 
 
 def format_duration(seconds: float) -> str:
-    """Show seconds with four digits: ``1.128 s``, ``32.10 ms``."""
+    """Show seconds with four digits and their unit: ``1.128 s``, ``32.10 ms``."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3)):
         if abs(seconds) >= scale * 0.99995:
-            return f"{_four_digits(seconds / scale)} {unit}"
-    return f"{_four_digits(seconds / 1e-6)} us"
+            return f"{four_digits(seconds / scale)} {unit}"
+    return f"{four_digits(seconds / 1e-6)} us"
 
 
-def _four_digits(value: float) -> str:
+def four_digits(value: float) -> str:
+    """Show a number with four digits, zeros included, or all before the point where they are more."""
     # Above ten thousand the format would turn to an exponent.
     return f"{value:.0f}" if abs(value) >= 9999.5 else f"{value:#.4g}".rstrip(".")  # noqa: PLR2004 - four digits
 
@@ -76,36 +78,47 @@ def parse_ratio(value: object) -> float:
     Raises:
         UnitError: it is no positive number.
     """
-    ratio = math.nan
-    if isinstance(value, str):
-        found = re.fullmatch(rf"{_NUMBER}\s*([x×%]?)", value.strip().lower())
-        ratio = float(found[1]) / (100 if found[2] == "%" else 1) if found else math.nan
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        ratio = _as_float(value)
+    ratio = _number(value)
+    if found := _match(rf"{_NUMBER}\s*([x×%]?)", value):
+        ratio = float(found[1]) / (100 if found[2] == "%" else 1)
     if not (math.isfinite(ratio) and ratio > 0):
-        raise UnitError(f"ratio {value!r}: write a positive number, such as 1.05, 1.05x or 105%")
+        raise UnitError(f"ratio {_show(value)}: write a positive number, such as 1.05, 1.05x or 105%")
     return ratio
 
 
 def parse_percent(value: object) -> float:
-    """Return the fraction of a percentage such as ``5%``; a number is the fraction itself.
+    """Return the fraction of a percentage: 0.05 of ``5%``; a number is the fraction itself.
+
+    A text without its ``%`` is refused: ``"5"`` and ``"0.05"`` would be guesses.
 
     Raises:
         UnitError: it is not at least 0 % and below 100 %.
     """
-    fraction = math.nan
-    if isinstance(value, str):
-        found = re.fullmatch(rf"{_NUMBER}\s*%", value.strip())
-        fraction = float(found[1]) / 100 if found else math.nan
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        fraction = _as_float(value)
+    fraction = _number(value)
+    if found := _match(rf"{_NUMBER}\s*%", value):
+        fraction = float(found[1]) / 100
     if not 0 <= fraction < 1:
-        raise UnitError(f"percentage {value!r}: write at least 0% and less than 100%, such as 5%")
+        raise UnitError(
+            f"percentage {_show(value)}: write at least 0% and less than 100%, such as 5%, or the number 0.05"
+        )
     return fraction
 
 
-def _as_float(value: float) -> float:
+def _match(pattern: str, text: object) -> re.Match[str] | None:
+    return re.fullmatch(pattern, text.strip().lower()) if isinstance(text, str) else None
+
+
+def _number(value: object) -> float:
+    """Return a number as it is, and nan for all that is none; True is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
     try:
         return float(value)
     except OverflowError:  # an int beyond the range of floats
         return math.inf
+
+
+def _show(value: object) -> str:
+    # A message is one line, and the repr of an array is not.
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -141,6 +141,9 @@ class DiffSynth:
         return StepEffect(len(fused), len(self.lora_shapes(pipe)))
 
     def _compile(self, pipe: BasePipeline) -> StepEffect:
+        # What was compiled before is compiled again when it is next warmed up. Keeping it breaks torch 2.11: with
+        # torchao 0.17 it raises InternalTorchDynamoError on plain torchao Linears after DiffSynth's wrapped ones.
+        torch._dynamo.reset()
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_VARIANTS)  # noqa: SLF001 - torch documents this setting under this name
         pipe.compile_pipeline()
         blocks = _blocks(pipe.dit)

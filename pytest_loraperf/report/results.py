@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping  # noqa: TC003 - the types of fields are looked up when a file is read
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.report.schema import from_plain, to_plain
 
 SCHEMA = 1
 
@@ -29,13 +31,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class SetupStep:
-    """One step of building: seconds, layers changed of those there, the peak in bytes."""
+    """One step of building: seconds, layers changed of those there, the peak in bytes (None: not measured)."""
 
     step: str
     seconds: float
     layers: int
     layers_total: int
-    vram_peak: int
+    vram_peak: int | None
     note: str = ""
 
 
@@ -142,7 +144,7 @@ class Results:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; a number that is not finite becomes null."""
-        return {"schema": SCHEMA, **_plain(self)}
+        return {"schema": SCHEMA, **to_plain(self)}
 
     @classmethod
     def from_json(cls, data: object) -> Results:
@@ -151,32 +153,47 @@ class Results:
         Raises:
             LoraperfError: the schema or a value is another; the message names the key.
         """
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        found = data.get("schema") if isinstance(data, dict) else SCHEMA
+        # True equals 1, and is no schema.
+        if found != SCHEMA or isinstance(found, bool):
             raise LoraperfError(
-                f"schema is {found!r}, this version reads {SCHEMA}; measure again to write it anew"
+                f"results.schema is {json.dumps(found, default=repr)}, this version reads {SCHEMA}; "
+                "measure again with this version"
             )
-        return _read(cls, {key: value for key, value in data.items() if key != "schema"}, "results")  # type: ignore[no-any-return]  # _read builds what it is told to
+        results: Results = from_plain(cls, data, "results")
+        return results
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Write the file whole or not at all.
+    """Write the file whole or not at all; folders that are missing are made.
 
     Raises:
         LoraperfError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     text = json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, text)
+    except OSError as error:
+        raise LoraperfError(
+            f"results {path}: cannot be written: {error.strerror}; name a file in a folder that can be written"
+        ) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    # Renaming over /dev/null, as root in a container may, would take it from every other program.
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is there and no regular file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name[:40]}.{os.getpid()}.partial"
+    try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise LoraperfError(f"results {path}: cannot be written: {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 def read_results(path: Path) -> Results:
@@ -186,11 +203,10 @@ def read_results(path: Path) -> Results:
         LoraperfError: it is missing, truncated, no JSON, or of another schema.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text, parse_constant=_refuse_constant)
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise LoraperfError(f"results {path}: cannot be read: {error.strerror}; check the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LoraperfError(f"results {path}: no JSON, or truncated ({error}); measure again") from error
     try:
         return Results.from_json(data)
@@ -200,72 +216,3 @@ def read_results(path: Path) -> Results:
 
 def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is no JSON number")
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """Turn JSON data into ``kind``, which is one of the few forms that the dataclasses above use."""
-    if kind is Any:
-        return value
-    if is_dataclass(kind):
-        return _read_fields(kind, value, where)
-    arguments = get_args(kind)
-    if type(None) in arguments:
-        rest = next(each for each in arguments if each is not type(None))
-        return None if value is None else _read(rest, value, where)
-    if get_origin(kind) is tuple:
-        items = _checked(value, list, "a list", where)
-        kinds = [arguments[0]] * len(items) if Ellipsis in arguments else list(arguments)
-        if len(kinds) != len(items):
-            raise _wrong(where, f"{len(items)} values", f"{len(kinds)}")
-        return tuple(
-            _read(each, item, f"{where}[{i}]") for i, (each, item) in enumerate(zip(kinds, items, strict=True))
-        )
-    if get_origin(kind) is Mapping:
-        found = _checked(value, dict, "an object", where)
-        return {key: _read(arguments[1], each, f"{where}.{key}") for key, each in found.items()}
-    return _read_scalar(kind, value, where)
-
-
-def _read_fields(kind: Any, value: Any, where: str) -> Any:
-    found = _checked(value, dict, "an object", where)
-    hints = get_type_hints(kind)
-    missing = [each.name for each in fields(kind) if each.name not in found]
-    if missing:
-        raise _wrong(f"{where}.{missing[0]}", "nothing", "a value")
-    return kind(
-        **{each.name: _read(hints[each.name], found[each.name], f"{where}.{each.name}") for each in fields(kind)}
-    )
-
-
-def _read_scalar(kind: Any, value: Any, where: str) -> Any:
-    checks: dict[Any, Callable[[Any], bool]] = {
-        float: lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v),
-        int: lambda v: isinstance(v, int) and not isinstance(v, bool),
-        bool: lambda v: isinstance(v, bool),
-        str: lambda v: isinstance(v, str),
-    }
-    if not checks[kind](value):
-        raise _wrong(where, repr(value), f"a {kind.__name__}")
-    return kind(value)
-
-
-def _checked(value: Any, kind: type, name: str, where: str) -> Any:
-    if not isinstance(value, kind):
-        raise _wrong(where, repr(value)[:40], name)
-    return value
-
-
-def _wrong(where: str, found: str, wanted: str) -> LoraperfError:
-    return LoraperfError(f"{where} is {found}, {wanted} is expected; measure again to write it anew")

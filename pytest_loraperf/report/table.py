@@ -3,160 +3,193 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from pytest_loraperf.report.results import Results, StrategyResult
-from pytest_loraperf.units import format_duration, format_size
+from pytest_loraperf.units import format_size, four_digits
 
-NOTHING = "nothing was measured; use a strategy's fixture with a latency, VRAM or equivalence marker"
+NOTHING = (
+    "nothing was measured: give a test a strategy's fixture and a marker such as latency_budget or vram_budget "
+    "(see the README)"
+)
+NONE = "–"
 MIN_WIDTH = 40
-NAME_WIDTH = 28
-STEPS_WIDTH = 46
+_GAP = "  "
+_MISTAKE = " ✗"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, its cell for a strategy, and how early it is dropped (0 never, then the highest)."""
+    """A column: its title, its cell for a strategy, the widest that it gets, and which to drop first (0 never)."""
 
     title: str
     cell: Callable[[Results, str, StrategyResult], str]
     drop: int = 0
+    # With the two other columns that stay, 12 leaves the name as much on the narrowest terminal.
+    limit: int = 12
     right: bool = True
 
 
-def plain(text: str) -> str:
-    """Return text with nothing in it that moves a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+def one_line(text: str) -> str:
+    """Return text with nothing in it that breaks the line or moves a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _name(_: Results, name: str, found: StrategyResult) -> str:
-    return _cut(f"{plain(name)} ✗" if found.mistake else plain(name), NAME_WIDTH)
+    return one_line(name) + (_MISTAKE if found.mistake else "")
 
 
 def _steps(_: Results, __: str, found: StrategyResult) -> str:
-    return _cut(" → ".join(plain(step) for step in found.steps) or "–", STEPS_WIDTH)
+    return " → ".join(one_line(step) for step in found.steps) or NONE
 
 
 def _setup(_: Results, __: str, found: StrategyResult) -> str:
-    return f"{sum(step.seconds for step in found.setup):.2f}" if found.setup else "–"
+    return f"{sum(step.seconds for step in found.setup):.2f}" if found.setup else NONE
 
 
 def _latency(_: Results, __: str, found: StrategyResult) -> str:
     if found.error:
         return "error"
-    return format_duration(found.latency.median_s) if found.latency else "–"
+    return four_digits(found.latency.median_s) if found.latency else NONE
 
 
 def _interval(_: Results, __: str, found: StrategyResult) -> str:
     if not found.latency:
-        return "–"
-    return "–".join(f"{edge:.3g}" for edge in found.latency.ci_s)
+        return NONE
+    low, high = found.latency.ci_s
+    return f"[{four_digits(low)}–{four_digits(high)}]"
 
 
 def _ratio(_: Results, __: str, found: StrategyResult) -> str:
     if found.ratio is None:
-        return "–"
+        return NONE
     return f"{found.ratio.value:.2f}×" + ("" if found.ratio.interleaved else "~")
 
 
 def _vram(phase: str) -> Callable[[Results, str, StrategyResult], str]:
     def cell(_: Results, __: str, found: StrategyResult) -> str:
         size = getattr(found.vram, phase)
-        return "–" if size is None else format_size(size)
+        return NONE if size is None else format_size(size)
 
     return cell
 
 
 def _distance(_: Results, __: str, found: StrategyResult) -> str:
-    return "–" if found.output is None or found.output.rel_l2 is None else f"{found.output.rel_l2:.4f}"
+    return NONE if found.output is None or found.output.rel_l2 is None else f"{found.output.rel_l2:.4f}"
 
 
 def _effect(_: Results, __: str, found: StrategyResult) -> str:
     kept = None if found.output is None else found.output.effect_kept
-    return "–" if kept is None else f"{kept:.2f}"
+    return NONE if kept is None else f"{kept:.2f}"
 
 
 def _verdict(results: Results, name: str, _: StrategyResult) -> str:
-    return results.verdict_of(name) or "–"
+    return results.verdict_of(name) or NONE
 
 
 COLUMNS = (
-    Column("strategy", _name, right=False),
-    Column("steps", _steps, drop=3, right=False),
-    Column("set-up s", _setup, drop=6),
-    Column("generation", _latency),
-    Column("interval s", _interval, drop=7),
-    Column("ratio", _ratio, drop=1),
-    Column("VRAM set-up", _vram("setup_peak"), drop=5),
-    Column("resident", _vram("resident"), drop=8),
-    Column("runtime", _vram("runtime_peak"), drop=2),
-    Column("rel. L2", _distance, drop=4),
-    Column("effect", _effect, drop=9),
+    Column("strategy", _name, limit=40, right=False),
+    Column("steps", _steps, drop=6, limit=46, right=False),
+    Column("set-up s", _setup, drop=3),
+    Column("s/generation", _latency),
+    Column("interval", _interval, drop=7, limit=21),
+    Column("ratio", _ratio, drop=9),
+    Column("VRAM set-up", _vram("setup_peak"), drop=4),
+    Column("VRAM resident", _vram("resident"), drop=5, limit=13),
+    Column("VRAM runtime", _vram("runtime_peak"), drop=8),
+    Column("rel. L2", _distance, drop=2),
+    Column("effect", _effect, drop=1),
     Column("verdict", _verdict),
 )
 
 
 def strategy_table(results: Results, width: int) -> Iterator[str]:
-    """Yield the table and its footnotes, no line wider than ``width`` (at least 40)."""
+    """Yield the table and its footnotes, no line wider than ``width`` characters (40 at the least)."""
     width = max(width, MIN_WIDTH)
     if not results.strategies:
         yield from textwrap.wrap(NOTHING, width)
         return
-    yield from _rows(results, width)
-    for note in _footnotes(results):
-        yield from textwrap.wrap(plain(note), width, subsequent_indent="  ") or [""]
+    columns = _fitting(results, width)
+    yield from _rows(results, columns, width)
+    for note in footnotes(results, [column.title for column in columns]):
+        yield from textwrap.wrap(note, width, subsequent_indent="  ")
 
 
 def cells(results: Results, columns: Sequence[Column]) -> list[list[str]]:
-    """Return the titles and then the cells of each strategy."""
+    """Return the titles and then the cells of each strategy, none of them cut."""
     body = [
         [column.cell(results, name, found) for column in columns] for name, found in results.strategies.items()
     ]
     return [[column.title for column in columns], *body]
 
 
-def _rows(results: Results, width: int) -> Iterator[str]:
-    columns = list(COLUMNS)
-    while True:
-        table = cells(results, columns)
-        widths = [max(len(row[i]) for row in table) for i in range(len(columns))]
-        droppable = max(columns, key=lambda column: column.drop)
-        if sum(widths) + 2 * (len(widths) - 1) <= width or droppable.drop == 0:
-            break
-        columns.remove(droppable)
-    for row in table:
-        parts = (
-            cell.rjust(size) if column.right else cell.ljust(size)
-            for cell, size, column in zip(row, widths, columns, strict=True)
-        )
-        yield _cut("  ".join(parts).rstrip(), width)
-
-
-def _footnotes(results: Results) -> Iterator[str]:
-    found = results.strategies
-    references = sorted({each.ratio.of for each in found.values() if each.ratio})
-    if references:
-        yield f"ratio: time over that of {', '.join(references)}"
-    if any(each.ratio and not each.ratio.interleaved for each in found.values()):
-        yield "~ measured in turns, not in the same rounds"
-    if any(each.output for each in found.values()):
-        yield "rel. L2: distance of the output to the reference's; effect: share of the LoRA's effect that it has"
-    yield from _scheme_notes(results)
-    if results.machine.memory_kind not in ("", "VRAM"):
-        yield f"VRAM columns: counted {results.machine.memory_kind}, for there is no CUDA here"
-    yield from (f"✗ {name}: {each.mistake}" for name, each in found.items() if each.mistake)
-    yield from (f"error in {name}: {each.error}" for name, each in found.items() if each.error)
-
-
-def _scheme_notes(results: Results) -> Iterator[str]:
+def footnotes(results: Results, titles: Collection[str]) -> Iterator[str]:
+    """Yield what the columns of these titles mean, then schemes, mistakes and errors; each is one line."""
+    yield from _meanings(results, titles)
     reasons: dict[tuple[str, str], list[str]] = {}
     for name, each in results.strategies.items():
         if each.scheme and each.scheme_reason:
             reasons.setdefault((each.scheme, each.scheme_reason), []).append(name)
     for (scheme, reason), names in reasons.items():
-        yield f"{scheme}: {reason} ({', '.join(names)})"
+        yield one_line(f"{scheme}: {reason} ({', '.join(names)})")
+    for name, each in results.strategies.items():
+        if each.mistake:
+            yield one_line(f"✗ {name} is a mistake: {each.mistake}")
+        if each.error:
+            yield one_line(f"error in {name}: {each.error}")
+
+
+def _meanings(results: Results, titles: Collection[str]) -> Iterator[str]:
+    ratios = [each.ratio for each in results.strategies.values() if each.ratio]
+    outputs = [each.output for each in results.strategies.values() if each.output]
+    if "ratio" in titles and ratios:
+        yield one_line(f"ratio: time over that of {_listed(ratio.of for ratio in ratios)}")
+        if not all(ratio.interleaved for ratio in ratios):
+            yield "~ measured in turns, not in the same rounds"
+    if "rel. L2" in titles and outputs:
+        yield one_line(f"rel. L2: distance of the output to that of {_listed(out.reference for out in outputs)}")
+    if "effect" in titles and any(out.effect_kept is not None for out in outputs):
+        yield "effect: the share of the LoRA's effect on the output that is kept"
+    kind = results.machine.memory_kind
+    if kind not in ("", "VRAM") and any(title.startswith("VRAM") for title in titles):
+        yield one_line(f"VRAM columns: {kind} (no CUDA)")
+
+
+def _listed(names: Iterator[str]) -> str:
+    return ", ".join(sorted(set(names)))
+
+
+def _fitting(results: Results, width: int) -> list[Column]:
+    columns = list(COLUMNS)
+    for column in sorted((column for column in COLUMNS if column.drop), key=lambda column: column.drop):
+        widths = _widths(results, columns)
+        if sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
+            break
+        columns.remove(column)
+    return columns
+
+
+def _widths(results: Results, columns: Sequence[Column]) -> list[int]:
+    columnwise = zip(*cells(results, columns), strict=True)
+    return [min(max(map(len, texts)), column.limit) for column, texts in zip(columns, columnwise, strict=True)]
+
+
+def _rows(results: Results, columns: Sequence[Column], width: int) -> Iterator[str]:
+    widths = _widths(results, columns)
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    # The name gives way last of all, when no column is left to drop.
+    widths[0] -= max(excess, 0)
+    for row in cells(results, columns):
+        parts = (
+            _cut(text, size).rjust(size) if column.right else _cut(text, size).ljust(size)
+            for text, size, column in zip(row, widths, columns, strict=True)
+        )
+        yield _GAP.join(parts).rstrip()
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+    if len(text) <= width:
+        return text
+    mark = _MISTAKE if text.endswith(_MISTAKE) else ""
+    return f"{text[: width - 1 - len(mark)]}…{mark}"

@@ -1,0 +1,73 @@
+"""The strategy table in Markdown, and its place in a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.report.results import Results
+from pytest_loraperf.report.table import COLUMNS, NONE, NOTHING, cells, footnotes, one_line
+
+
+def markdown_table(results: Results | Sequence[tuple[str, Results]]) -> str:
+    """Return the whole table as GitHub reads it, with where it was measured and its footnotes.
+
+    Of several results, each comes under its title.
+    """
+    if isinstance(results, Results):
+        return "\n".join(_lines(results))
+    return "\n\n".join(f"**{_escape(one_line(title))}**\n\n{markdown_table(each)}" for title, each in results)
+
+
+def replace_block(text: str, name: str, body: str) -> str:
+    """Return the page with ``body`` between ``<!-- loraperf:NAME -->`` and ``<!-- /loraperf:NAME -->``.
+
+    Raises:
+        LoraperfError: the two lines are not there once each, in this order, or the body holds one of them.
+    """
+    start, end = f"<!-- loraperf:{name} -->", f"<!-- /loraperf:{name} -->"
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise LoraperfError(
+            f"block {name!r}: the page must hold {start} and then {end}, once each; write both where it belongs"
+        )
+    if start in body or end in body:
+        raise LoraperfError(f"block {name!r}: its text holds {start} or {end}; take that line out")
+    before, _, rest = text.partition(start)
+    after = rest.partition(end)[2]
+    return f"{before}{start}\n{body.strip()}\n{end}{after}"
+
+
+def _lines(results: Results) -> Iterator[str]:
+    if not results.strategies:
+        yield NOTHING
+        return
+    titles, *rows = cells(results, COLUMNS)
+    yield _row(titles)
+    yield _row(["---:" if column.right else "---" for column in COLUMNS])
+    for name, steps, *figures in rows:
+        yield _row([_code(name), _code(steps), *figures])
+    yield ""
+    yield f"- {_escape(one_line(_place(results)))}"
+    for note in footnotes(results, titles):
+        yield f"- {_escape(note)}"
+
+
+def _place(results: Results) -> str:
+    machine = results.machine
+    driver = f", driver {machine.driver}" if machine.driver else ""
+    software = f"torch {machine.torch}, {machine.backend}, pytest-loraperf {results.plugin_version}"
+    return f"{results.model} on {machine.name}{driver}, {software}, {results.created}"
+
+
+def _row(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _code(text: str) -> str:
+    # A bar ends a cell of a table even inside code.
+    return text if text == NONE else f"`{text.replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\`*_\[\]<>|~&#])", r"\\\1", text)

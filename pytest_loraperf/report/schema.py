@@ -1,0 +1,122 @@
+"""Frozen dataclasses to plain JSON data and back, strictly: a wrong file is refused by the name of its key."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from numbers import Integral, Real
+from typing import Any, get_args, get_origin, get_type_hints
+
+from pytest_loraperf.errors import LoraperfError
+
+_SHOWN = 40
+
+
+def to_plain(value: Any) -> Any:
+    """Return dicts, lists, str, int, float, bool and None, and no subclass of them.
+
+    An array library's number becomes Python's, one that is not finite None, and what JSON does not know its repr.
+    """
+    if is_dataclass(value):
+        return {each.name: to_plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {to_plain(str(key)): to_plain(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(each) for each in value]
+    return value if value is None or isinstance(value, bool) else _plain_scalar(value)
+
+
+def _plain_scalar(value: object) -> str | int | float | None:
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    return repr(value)
+
+
+def from_plain(kind: Any, value: Any, where: str) -> Any:
+    """Turn JSON data into ``kind``: a dataclass of scalars, tuples, mappings, dataclasses, or None with these.
+
+    Raises:
+        LoraperfError: a value is missing or of another type; the message names its place after ``where``.
+    """
+    if kind is Any:
+        return value
+    if is_dataclass(kind):
+        return _read_fields(kind, value, where)
+    arguments = get_args(kind)
+    if type(None) in arguments:
+        rest = next(each for each in arguments if each is not type(None))
+        return None if value is None else from_plain(rest, value, where)
+    if get_origin(kind) is tuple:
+        return _read_tuple(arguments, value, where)
+    if get_origin(kind) is Mapping:
+        found = _checked(value, dict, "an object", where)
+        return {key: from_plain(arguments[1], each, f"{where}[{key!r}]") for key, each in found.items()}
+    return _read_scalar(kind, value, where)
+
+
+def _read_fields(kind: Any, value: Any, where: str) -> Any:
+    found = _checked(value, dict, "an object", where)
+    hints = get_type_hints(kind)
+    names = [each.name for each in fields(kind)]
+    missing = next((name for name in names if name not in found), None)
+    if missing:
+        raise _wrong(f"{where}.{missing}", "missing", "a value")
+    return kind(**{name: from_plain(hints[name], found[name], f"{where}.{name}") for name in names})
+
+
+def _read_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    items = _checked(value, list, "a list", where)
+    if Ellipsis in kinds:
+        kinds = (kinds[0],) * len(items)
+    if len(kinds) != len(items):
+        raise _wrong(where, f"a list of {len(items)}", f"one of {len(kinds)}")
+    return tuple(
+        from_plain(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, items, strict=True))
+    )
+
+
+_SCALARS: dict[type, tuple[Callable[[Any], bool], str]] = {
+    float: (lambda value: _is_number(value) and _is_finite(value), "a finite number"),
+    int: (lambda value: _is_number(value) and isinstance(value, int), "a whole number"),
+    bool: (lambda value: isinstance(value, bool), "true or false"),
+    str: (lambda value: isinstance(value, str), "a text"),
+}
+
+
+def _read_scalar(kind: type, value: Any, where: str) -> Any:
+    fits, name = _SCALARS[kind]
+    if not fits(value):
+        raise _wrong(where, _show(value), name)
+    return kind(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond the range of floats
+        return False
+
+
+def _checked(value: Any, kind: type, name: str, where: str) -> Any:
+    if not isinstance(value, kind):
+        raise _wrong(where, _show(value), name)
+    return value
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=repr)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _wrong(where: str, found: str, wanted: str) -> LoraperfError:
+    return LoraperfError(f"{where} is {found}, {wanted} is expected; measure again to write it anew")
