@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffsynth.pipelines.qwen_image import ModelConfig, QwenImagePipeline
@@ -13,9 +13,34 @@ from pytest_loraperf.errors import ModelError
 TRANSFORMER = "transformer/diffusion_pytorch_model*.safetensors"
 TEXT_ENCODER = "text_encoder/model*.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
+TOKENIZER = "tokenizer/"
+PROCESSOR = "processor/"
 BASE = "Qwen/Qwen-Image"
 EDIT_BASE = "Qwen/Qwen-Image-Edit"
 """Where DiffSynth's examples take text encoder, tokenizer and VAE from, and the processor for edit models."""
+LONGEST_REASON = 200
+"""Characters of another library's message that are shown."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a pipeline is loaded from; ``processor`` makes it an edit pipeline."""
+
+    transformer: ModelConfig
+    text_encoder: ModelConfig
+    vae: ModelConfig
+    tokenizer: ModelConfig
+    processor: ModelConfig | None
+
+    @property
+    def models(self) -> list[ModelConfig]:
+        """The parts that have weights."""
+        return [self.transformer, self.text_encoder, self.vae]
+
+    @property
+    def all(self) -> list[ModelConfig]:
+        """Every part that there is."""
+        return [*self.models, self.tokenizer, *([self.processor] if self.processor else [])]
 
 
 def build_pretrained(
@@ -25,51 +50,83 @@ def build_pretrained(
     weights_on: torch.device | str,
     dtype: torch.dtype = torch.bfloat16,
 ) -> QwenImagePipeline:
-    """Load a Qwen-Image or Qwen-Image-Edit pipeline that computes on ``device``.
+    """Load a Qwen-Image or Qwen-Image-Edit pipeline that computes on ``device``, its weights on ``weights_on``.
 
     ``source`` is a hub id such as ``Qwen/Qwen-Image-Edit``, or a folder laid out as that repository is. A
     ``processor/`` folder, or ``Edit`` in the id, makes it an edit pipeline.
 
     Raises:
-        ModelError: the folder lacks a part, or loading failed; the message says which, or why.
+        ModelError: a part is missing or belongs to another model, or loading failed; the message says which part,
+            or why.
     """
     folder = Path(source).expanduser()
     parts = _local(folder) if folder.is_dir() else _remote(source)
     try:
-        pipe = QwenImagePipeline.from_pretrained(torch_dtype=dtype, device=weights_on, **parts)
+        for part in parts.all:
+            _find(part, source)
+        for part in parts.models:
+            part.computation_device = weights_on
+        pipe = QwenImagePipeline.from_pretrained(
+            torch_dtype=dtype,
+            device=device,
+            model_configs=parts.models,
+            tokenizer_config=parts.tokenizer,
+            processor_config=parts.processor,
+        )
+    except ModelError:
+        raise
     except Exception as error:
         # Whatever the hub's client or the file reader raises, the user needs the one line that says why.
-        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise ModelError(f"model {source!r} cannot be loaded: {type(error).__name__}: {reason}") from error
-    pipe.device = device
+    _check_complete(pipe, source)
     return pipe
 
 
-def _remote(source: str) -> dict[str, Any]:
-    def file(model: str, pattern: str) -> ModelConfig:
+def _remote(source: str) -> Parts:
+    def files(model: str, pattern: str) -> ModelConfig:
         return ModelConfig(model_id=model, origin_file_pattern=pattern)
 
     edit = "edit" in source.lower()
-    return {
-        "model_configs": [file(source, TRANSFORMER), file(BASE, TEXT_ENCODER), file(BASE, VAE)],
-        "tokenizer_config": file(BASE, "tokenizer/"),
-        "processor_config": file(EDIT_BASE, "processor/") if edit else None,
-    }
+    return Parts(
+        transformer=files(source, TRANSFORMER),
+        text_encoder=files(BASE, TEXT_ENCODER),
+        vae=files(BASE, VAE),
+        tokenizer=files(BASE, TOKENIZER),
+        processor=files(EDIT_BASE, PROCESSOR) if edit else None,
+    )
 
 
-def _local(folder: Path) -> dict[str, Any]:
-    processor, tokenizer = folder / "processor", folder / "tokenizer"
-    if not processor.is_dir() and not tokenizer.is_dir():
-        raise ModelError(f"model folder {folder}: tokenizer/ is missing (processor/ for an edit model)")
-    return {
-        "model_configs": [_files(folder, pattern) for pattern in (TRANSFORMER, TEXT_ENCODER, VAE)],
-        "tokenizer_config": ModelConfig(path=str(tokenizer)) if tokenizer.is_dir() else None,
-        "processor_config": ModelConfig(path=str(processor)) if processor.is_dir() else None,
-    }
+def _local(folder: Path) -> Parts:
+    def files(pattern: str) -> ModelConfig:
+        found = sorted(str(path) for path in folder.glob(pattern))
+        if not found:
+            raise ModelError(f"model folder {folder}: {pattern} is missing; lay it out as {BASE} is on the hub")
+        return ModelConfig(path=found)
+
+    return Parts(
+        transformer=files(TRANSFORMER),
+        text_encoder=files(TEXT_ENCODER),
+        vae=files(VAE),
+        tokenizer=files(TOKENIZER),
+        processor=files(PROCESSOR) if (folder / PROCESSOR).is_dir() else None,
+    )
 
 
-def _files(folder: Path, pattern: str) -> ModelConfig:
-    found = sorted(str(path) for path in folder.glob(pattern))
-    if not found:
-        raise ModelError(f"model folder {folder}: {pattern} is missing; lay it out as {BASE} is on the hub")
-    return ModelConfig(path=found if len(found) > 1 else found[0])
+def _find(part: ModelConfig, source: str) -> None:
+    """Download a part that is not here yet, and see that it is here: DiffSynth goes on without."""
+    part.download_if_necessary()
+    if not part.path:
+        place = Path(part.local_model_path) / part.model_id
+        raise ModelError(
+            f"model {source!r}: {part.model_id} gave no {part.origin_file_pattern} in {place}; "
+            "name a Qwen-Image repository, and allow downloads (DIFFSYNTH_SKIP_DOWNLOAD)"
+        )
+
+
+def _check_complete(pipe: QwenImagePipeline, source: str) -> None:
+    """Files of another model that DiffSynth knows load without an error, but leave their place empty."""
+    places = {"dit": TRANSFORMER, "text_encoder": TEXT_ENCODER, "vae": VAE}
+    for name, pattern in places.items():
+        if getattr(pipe, name) is None:
+            raise ModelError(f"model {source!r}: {pattern} is of another model; a Qwen-Image model is needed")

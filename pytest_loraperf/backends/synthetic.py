@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffsynth.core.vram.initialization import skip_model_initialization
-from diffsynth.diffusion.base_pipeline import PipelineUnit
 from diffsynth.models.general_modules import AdaLayerNorm, RMSNorm, TimestepEmbeddings
 from diffsynth.models.qwen_image_dit import QwenEmbedRope, QwenImageDiT, QwenImageTransformerBlock
 from diffsynth.models.qwen_image_vae import QwenImageVAE
@@ -62,7 +61,18 @@ def build_synthetic(
     """
     if size == "full" and torch.device(device).type == "cpu":
         raise ModelError("synthetic:full has 20.43 B parameters and needs a CUDA device; use synthetic:tiny")
+    pipe = assemble(size, device=device, dtype=dtype)
     generator = torch.Generator(device).manual_seed(seed)
+    for module in (pipe.dit, pipe.vae, pipe.text_encoder):
+        if module is not None:
+            fill(module, generator, weights_on=weights_on, dtype=dtype)
+            # DiffSynth's loader casts what is no parameter too (the rotary frequencies of the text encoder).
+            module.to(dtype)
+    return pipe.eval()
+
+
+def assemble(size: SyntheticSize, *, device: torch.device | str, dtype: torch.dtype) -> QwenImagePipeline:
+    """Return the pipeline of this size, its parameters on the meta device and so without values."""
     pipe = QwenImagePipeline(device=device, torch_dtype=dtype)
     if size == "full":
         with skip_model_initialization():
@@ -75,10 +85,7 @@ def build_synthetic(
         pipe.tokenizer = tiny_tokenizer()
         pipe.processor = tiny_processor(pipe.tokenizer)
         pipe.text_encoder = tiny_text_encoder(pipe.tokenizer, TINY.text_width)
-    for module in (pipe.dit, pipe.vae, pipe.text_encoder):
-        if module is not None:
-            fill(module, generator, weights_on=weights_on, dtype=dtype)
-    return pipe.eval()
+    return pipe
 
 
 def has_image(pipe: Any) -> bool:
@@ -122,20 +129,26 @@ class LatentsOnly(torch.nn.Module):
         """Return a placeholder of shape (1, 3, 8, 8), which nobody looks at."""
         return torch.zeros(1, 3, 8, 8, dtype=latents.dtype)
 
+    def encode(self, *_: Any, **__: Any) -> torch.Tensor:
+        """Refuse an image.
 
-class SeededPrompt(PipelineUnit):  # type: ignore[misc]  # DiffSynth is untyped
+        Raises:
+            ModelError: always; there is nothing that could encode it.
+        """
+        raise ModelError(
+            "synthetic:full has no VAE and takes no image; leave the image out, "
+            "or use synthetic:tiny or a pretrained model"
+        )
+
+
+class SeededPrompt(QwenImageUnit_PromptEmbedder):  # type: ignore[misc]  # DiffSynth is untyped
     """Stands where the text encoder's unit is: the same prompt gives the same random embeddings."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(
-            seperate_cfg=True,
-            input_params_posi={"prompt": "prompt"},
-            input_params_nega={"prompt": "negative_prompt"},
-            output_params=("prompt_emb", "prompt_emb_mask"),
-        )
+        super().__init__()
         self.width = width
 
-    def process(self, pipe: Any, prompt: str) -> dict[str, torch.Tensor]:
+    def process(self, pipe: Any, prompt: str, **_: Any) -> dict[str, torch.Tensor]:
         """Return embeddings of shape (1, 200, width) in the pipeline's dtype, and a mask of ones."""
         seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") >> 1
         generator = torch.Generator("cpu").manual_seed(seed)

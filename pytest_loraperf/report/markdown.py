@@ -65,8 +65,11 @@ def _row(texts: Sequence[str]) -> str:
 
 
 def _code(text: str) -> str:
-    # A bar ends a cell of a table even inside code.
-    return text if text == NONE else f"`{text.replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+    if text == NONE:
+        return text
+    # A backtick would end the code, and a bar the cell even inside it.
+    inside = text.replace("`", "'").replace("|", r"\|")
+    return f"`{inside}`"
 
 
 def _escape(text: str) -> str:

@@ -16,7 +16,6 @@ NOTHING = (
 NONE = "–"
 MIN_WIDTH = 40
 _GAP = "  "
-_MISTAKE = " ✗"
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def one_line(text: str) -> str:
 
 
 def _name(_: Results, name: str, found: StrategyResult) -> str:
-    return one_line(name) + (_MISTAKE if found.mistake else "")
+    return one_line(name) + (" ✗" if found.mistake else "")
 
 
 def _steps(_: Results, __: str, found: StrategyResult) -> str:
@@ -191,5 +190,6 @@ def _rows(results: Results, columns: Sequence[Column], width: int) -> Iterator[s
 def _cut(text: str, width: int) -> str:
     if len(text) <= width:
         return text
-    mark = _MISTAKE if text.endswith(_MISTAKE) else ""
-    return f"{text[: width - 1 - len(mark)]}…{mark}"
+    # In the middle: names of strategies often share a beginning, and the mark of a mistake is at the end.
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[-tail:]}"

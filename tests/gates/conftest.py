@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+
+# The inner runs of pytester share this process, and torch can be imported only once in it.
+import pytest_loraperf.backends.diffsynth  # noqa: F401 - imported for what it imports
+import pytest_loraperf.gathering  # noqa: F401
+import pytest_loraperf.judging  # noqa: F401
+import pytest_loraperf.race  # noqa: F401
+
+CLOCK = """
+    import pytest
+    from pytest_loraperf.fixtures import SESSION
+
+    class Clock:
+        now = 0.0
+
+        def __call__(self):
+            return self.now
+
+        def spend(self, seconds):
+            self.now += seconds
+
+    CLOCK = Clock()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_configure(config):
+        config.stash[SESSION].clock = CLOCK
+
+    @pytest.fixture
+    def clock():
+        return CLOCK
+"""
+
+
+@pytest.fixture
+def clocked(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A project whose time is spent by its workloads alone."""
+    pytester.makeconftest(CLOCK)
+    return pytester
