@@ -164,9 +164,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
     """Print the strategy table."""
-    from pytest_loraperf.report.terminal import summary  # noqa: PLC0415 - only at the end
+    from pytest_loraperf.report.terminal import notes, summary  # noqa: PLC0415 - only at the end
 
-    lines = list(summary(config.stash[SESSION].results(), terminalreporter._tw.fullwidth))  # noqa: SLF001 - pytest offers no other way to the width
+    run = config.stash[SESSION]
+    # Results are gathered by what imports torch: only where something was built, and torch is here already.
+    width = terminalreporter._tw.fullwidth  # noqa: SLF001 - pytest offers no other way to the width
+    lines = [*summary(run.results(), width)] if run.benches else [*notes(run.notes, width)]
     if lines:
         terminalreporter.section("loraperf")
         for line in lines:

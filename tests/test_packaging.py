@@ -30,14 +30,12 @@ HEAVY = frozenset(
         "transformers",
     }
 )
-MAY_IMPORT_PYTEST = ("plugin", "options", "markers", "hookspec", "fixtures", "session", "xdist")
+MAY_IMPORT_PYTEST = ("plugin", "options", "markers", "hookspec", "fixtures")
 STARTS_LIGHT = ("plugin", "options", "markers", "hookspec", "fixtures", "session")
 ALWAYS_LIGHT = (
     "units",
     "verdict",
-    "order.rules",
     "report",
-    "baseline",
     "markers",
     "options",
     "models",

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from diffsynth.diffusion.base_pipeline import BasePipeline
 
 DTYPE = torch.bfloat16
-COMPILED_VARIANTS = 64
-"""Every strategy compiles the same blocks; beyond the limit (8 by default) torch falls back to eager silently."""
 
 
 class DiffSynth:
@@ -143,8 +141,7 @@ class DiffSynth:
     def _compile(self, pipe: BasePipeline) -> StepEffect:
         # What was compiled before is compiled again when it is next warmed up. Keeping it breaks torch 2.11: with
         # torchao 0.17 it raises InternalTorchDynamoError on plain torchao Linears after DiffSynth's wrapped ones.
-        torch._dynamo.reset()
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, COMPILED_VARIANTS)  # noqa: SLF001 - torch documents this setting under this name
+        torch.compiler.reset()
         pipe.compile_pipeline()
         blocks = _blocks(pipe.dit)
         done = sum(block._compiled_call_impl is not None for _, block in blocks)  # noqa: SLF001 - nn.Module.compile leaves no other trace

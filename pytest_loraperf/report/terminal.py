@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from pytest_loraperf import __version__
-from pytest_loraperf.report.table import strategy_table
+from pytest_loraperf.report.table import MIN_WIDTH, one_line, strategy_table
 from pytest_loraperf.units import format_size
 
 if TYPE_CHECKING:
@@ -29,11 +30,16 @@ def header(session: Session) -> str:
 
 
 def summary(results: Results, width: int) -> Iterator[str]:
-    """Yield the strategy table and the notes; nothing where nothing was built."""
+    """Yield what was built on which machine, the strategy table, and the notes."""
     if results.strategies:
         machine = results.machine
-        yield f"{results.model} on {machine.name} ({machine.device}), torch {machine.torch}, {machine.backend}"[
-            :width
-        ]
+        where = f"{machine.name} ({machine.device}), torch {machine.torch}, {machine.backend}"
+        yield one_line(f"{results.model} on {where}")[:width]
         yield from strategy_table(results, width)
-    yield from results.notes
+    yield from notes(results.notes, width)
+
+
+def notes(found: Iterable[str], width: int) -> Iterator[str]:
+    """Yield warnings and errors, wrapped."""
+    for note in found:
+        yield from textwrap.wrap(one_line(note), max(width, MIN_WIDTH), subsequent_indent="  ")

@@ -19,13 +19,14 @@ DEFAULT_REL_L2: Mapping[str | None, float] = {
     None: 0.02,
     "fp8_storage": 0.08,
     "fp8_compute": 0.08,
-    "torchao_fp8_w8a8": 0.04,
+    "torchao_fp8_w8a8": 0.08,
 }
 """The default limit on the relative L2 distance of latents, by the scheme of the arm (None is bf16).
 
-Each is at least twice what was measured for a right result after 4 steps at 1024×1024 on the 20 B-parameter
-Qwen-Image DiT, against the LoRA attached in bf16: fused bf16 0.0047, fused and compiled bf16 0.0082, fp8 weights
-0.034 to 0.038, torchao's dynamic fp8 0.0116. bf16 rounds to 8 bits (2**-9 relative), fp8 e4m3 to 4 (2**-4).
+Each is at least twice what was measured for a right result after 4 steps, against the LoRA attached in bf16. On
+the 20 B-parameter Qwen-Image DiT at 1024×1024 (H100): fused bf16 0.0047, fused and compiled bf16 0.0082, fp8
+weights 0.034 to 0.038, torchao's dynamic fp8 0.0112 to 0.0116. On the tiny synthetic model: fused bf16 0.004, fp8
+weights 0.030, fp8 computation 0.036, torchao's 0.036. For scale, bf16 rounds to 2**-9 relative, fp8 e4m3 to 2**-4.
 """
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 # The inner runs of pytester share this process, and torch can be imported only once in it.
-import pytest_loraperf.backends.diffsynth  # noqa: F401 - imported for what it imports
-import pytest_loraperf.gathering  # noqa: F401
-import pytest_loraperf.judging  # noqa: F401
+import pytest_loraperf.backends.diffsynth
+import pytest_loraperf.gathering
+import pytest_loraperf.judging
 import pytest_loraperf.race  # noqa: F401
 
 CLOCK = """

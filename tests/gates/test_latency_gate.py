@@ -15,12 +15,14 @@ def test_over_the_budget_fails_with_what_was_found_and_the_limit(clocked: pytest
     clocked.makepyfile(SLOW.format(budget='"1.5s"'))
     result = clocked.runpytest("-p", "no:randomly")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([
-        "*loraperf latency: spend took 2.000 s (2.000 s–2.000 s, 7 rounds), 33% over the latency budget of "
-        "1.500 s; make it faster or raise the budget",
-        "*loraperf latency*",
-        "spend: 2.000 s 2.000 s*",
-    ])
+    result.stdout.fnmatch_lines(
+        [
+            "*loraperf latency: spend took 2.000 s (2.000 s–2.000 s, 7 rounds), 33% over the latency budget of "
+            "1.500 s; make it faster or raise the budget",
+            "*loraperf latency*",
+            "spend: 2.000 s 2.000 s*",
+        ]
+    )
     assert "Traceback" not in result.stdout.str()
 
 
@@ -67,9 +69,7 @@ TWO = """
         ('faster_than("old")', 1.01, "failed", "*the time of old, over the wanted 1× (no slower)*"),
     ],
 )
-def test_ratio_gates(
-    clocked: pytest.Pytester, marker: str, new: float, outcome: str, message: str
-) -> None:
+def test_ratio_gates(clocked: pytest.Pytester, marker: str, new: float, outcome: str, message: str) -> None:
     clocked.makepyfile(TWO.format(marker=marker, new=new))
     result = clocked.runpytest()
     result.assert_outcomes(**{outcome: 1})
@@ -93,10 +93,12 @@ def test_noise_is_inconclusive_and_fails_with_what_to_do(clocked: pytest.Pyteste
     clocked.makepyfile(NOISY)
     result = clocked.runpytest()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([
-        "*cannot tell whether it holds the wanted 0.8×*take more rounds (--loraperf-rounds) on a quieter machine, "
-        "or widen the limit"
-    ])
+    result.stdout.fnmatch_lines(
+        [
+            "*cannot tell whether it holds the wanted 0.8×*take more rounds (--loraperf-rounds) on a quieter machine, "
+            "or widen the limit"
+        ]
+    )
 
 
 @pytest.mark.parametrize("way", ["option", "ini"])
@@ -137,10 +139,12 @@ def test_a_gate_with_nothing_to_measure_says_so(clocked: pytest.Pytester) -> Non
     """)
     result = clocked.runpytest()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([
-        "*loraperf: the test has a gate but called nothing that can be measured; call its pipeline, or register a "
-        "callable with gpu_workload"
-    ])
+    result.stdout.fnmatch_lines(
+        [
+            "*loraperf: the test has a gate but called nothing that can be measured; call its pipeline, or register a "
+            "callable with gpu_workload"
+        ]
+    )
 
 
 def test_unknown_workload_names_those_registered(clocked: pytest.Pytester) -> None:
@@ -152,9 +156,9 @@ def test_unknown_workload_names_those_registered(clocked: pytest.Pytester) -> No
             gpu_workload(lambda: clock.spend(1), name="new")
     """)
     result = clocked.runpytest()
-    result.stdout.fnmatch_lines([
-        "*loraperf: no workload named 'older' in this test; registered with gpu_workload: new"
-    ])
+    result.stdout.fnmatch_lines(
+        ["*loraperf: no workload named 'older' in this test; registered with gpu_workload: new"]
+    )
 
 
 def test_a_workload_name_is_taken_once(clocked: pytest.Pytester) -> None:
@@ -189,7 +193,9 @@ def test_race_in_the_body(clocked: pytest.Pytester) -> None:
     """)
     result = clocked.runpytest()
     result.assert_outcomes(passed=1, failed=2)
-    result.stdout.fnmatch_lines([
-        "*lora_race compares at least two arms; name strategies, or give callables by keyword",
-        "*lora_race: rounds=1; at least 2 are needed",
-    ])
+    result.stdout.fnmatch_lines(
+        [
+            "*lora_race compares at least two arms; name strategies, or give callables by keyword",
+            "*lora_race: rounds=1; at least 2 are needed",
+        ]
+    )

@@ -27,14 +27,16 @@ def test_equivalence_fails_over_a_tight_limit(pytester: pytest.Pytester) -> None
     """)
     result = pytester.runpytest("--loraperf-device=cpu")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([
-        "*loraperf equivalence: fused: the output is not equivalent to standard_lora: relative L2 *, the limit is "
-        "at most 1e-06; PSNR *, the limit is at least 200; check the order of the steps, or set the limit that "
-        "this scheme needs",
-        "relative L2 *(at most 1e-06)",
-        "image PSNR *",
-        "LoRA effect *",
-    ])
+    result.stdout.fnmatch_lines(
+        [
+            "*loraperf equivalence: fused: the output is not equivalent to standard_lora: relative L2 *, the limit is "
+            "at most 1e-06; PSNR *, the limit is at least 200; check the order of the steps, or set the limit that "
+            "this scheme needs",
+            "relative L2 *(at most 1e-06)",
+            "image PSNR *",
+            "LoRA effect *",
+        ]
+    )
 
 
 LOST = """
@@ -74,10 +76,12 @@ def test_a_lost_lora_fails_though_the_distance_is_within_the_limit(pytester: pyt
     """)
     result = pytester.runpytest("--loraperf-device=cpu")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([
-        "*loraperf equivalence: lost: the LoRA had no effect: the output keeps * of the effect that standard_lora "
-        "shows (at least 0.3 is needed); check that the adapter matches and was fused before quantizing"
-    ])
+    result.stdout.fnmatch_lines(
+        [
+            "*loraperf equivalence: lost: the LoRA had no effect: the output keeps * of the effect that standard_lora "
+            "shows (at least 0.3 is needed); check that the adapter matches and was fused before quantizing"
+        ]
+    )
 
 
 def test_the_control_without_lora_is_no_equivalent(pytester: pytest.Pytester) -> None:
@@ -104,13 +108,15 @@ def test_vram_budget(pytester: pytest.Pytester, limit: str, outcome: str, phase:
     result = pytester.runpytest("--loraperf-device=cpu")
     result.assert_outcomes(**{outcome: 1})
     if outcome == "failed":
-        result.stdout.fnmatch_lines([
-            f"*loraperf vram: standard_lora needs * MB of tensor bytes ({phase}), * over the budget of 1 MB; "
-            "quantize, offload, or raise the budget",
-            "setup * MB",
-            "resident * MB",
-            "runtime * MB",
-        ])
+        result.stdout.fnmatch_lines(
+            [
+                f"*loraperf vram: standard_lora needs * MB of tensor bytes ({phase}), * over the budget of 1 MB; "
+                "quantize, offload, or raise the budget",
+                "setup * MB",
+                "resident * MB",
+                "runtime * MB",
+            ]
+        )
 
 
 def test_vram_budget_holds_any_test(pytester: pytest.Pytester) -> None:
@@ -131,10 +137,12 @@ def test_vram_budget_holds_any_test(pytester: pytest.Pytester) -> None:
             torch.zeros(2**20)
     """)
     result = pytester.runpytest("--loraperf-device=cpu")
-    result.stdout.fnmatch_lines([
-        "*loraperf vram: the test needs 4 MB of tensor bytes (setup), 3 MB over the budget of 1 MB; *",
-        "*loraperf vram: the test needs 8 MB of tensor bytes (runtime), 2 MB over the budget of 6 MB; *",
-    ])
+    result.stdout.fnmatch_lines(
+        [
+            "*loraperf vram: the test needs 4 MB of tensor bytes (setup), 3 MB over the budget of 1 MB; *",
+            "*loraperf vram: the test needs 8 MB of tensor bytes (runtime), 2 MB over the budget of 6 MB; *",
+        ]
+    )
 
 
 @pytest.mark.parametrize("way", ["option", "ini"])
@@ -161,12 +169,14 @@ def test_gpu_budget_holds_tests_that_know_nothing_of_it(pytester: pytest.Pyteste
     result = pytester.runpytest("--loraperf-device=cpu", *(["--gpu-budget=3MB"] if way == "option" else []))
     # The session's model stays, so a card would have to hold it during the other tests too.
     result.assert_outcomes(failed=3)
-    result.stdout.fnmatch_lines([
-        "loraperf: *--gpu-budget=3 MB (3145728 bytes) of counted tensor bytes: no CUDA here, on the CPU",
-        "*loraperf gpu-budget: the test needs 4 MB of tensor bytes (setup), 1 MB over --gpu-budget=3 MB; no "
-        "strategy measured so far fits; try low_vram_optimized",
-        "*loraperf gpu-budget: the test needs 12 MB of tensor bytes (runtime), 9 MB over --gpu-budget=3 MB; *",
-    ])
+    result.stdout.fnmatch_lines(
+        [
+            "loraperf: *--gpu-budget=3 MB (3145728 bytes) of counted tensor bytes: no CUDA here, on the CPU",
+            "*loraperf gpu-budget: the test needs 4 MB of tensor bytes (setup), 1 MB over --gpu-budget=3 MB; no "
+            "strategy measured so far fits; try low_vram_optimized",
+            "*loraperf gpu-budget: the test needs 12 MB of tensor bytes (runtime), 9 MB over --gpu-budget=3 MB; *",
+        ]
+    )
 
 
 def test_gpu_budget_names_what_fits_and_breaks_down(pytester: pytest.Pytester) -> None:
@@ -179,12 +189,14 @@ def test_gpu_budget_names_what_fits_and_breaks_down(pytester: pytest.Pytester) -
     """)
     result = pytester.runpytest("--loraperf-device=cpu", "--gpu-budget=2.5MB", "-p", "no:randomly")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines([
-        "*loraperf gpu-budget: the test needs * MB of tensor bytes (runtime), * over --gpu-budget=2.5 MB; known to "
-        "fit: fused_then_quantize (* MB)",
-        "standard_lora setup * MB",
-        "standard_lora attach * MB",
-    ])
+    result.stdout.fnmatch_lines(
+        [
+            "*loraperf gpu-budget: the test needs * MB of tensor bytes (runtime), * over --gpu-budget=2.5 MB; known to "
+            "fit: fused_then_quantize (* MB)",
+            "standard_lora setup * MB",
+            "standard_lora attach * MB",
+        ]
+    )
 
 
 def test_a_pipeline_built_earlier_is_charged_its_set_up_again(pytester: pytest.Pytester) -> None:
@@ -227,4 +239,6 @@ def test_ratio_to_another_strategy(pytester: pytest.Pytester) -> None:
     """)
     result = pytester.runpytest("--loraperf-device=cpu", "--loraperf-rounds=3")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["*loraperf latency: fused took *× (*, 3 rounds) the time of standard_lora, over *"])
+    result.stdout.fnmatch_lines(
+        ["*loraperf latency: fused took *× (*, 3 rounds) the time of standard_lora, over *"]
+    )

@@ -33,7 +33,7 @@ TABLE = r"""
 - fp8\_storage: halves what is moved (low\_vram, low\_vram\_optimized, quantize\_then\_fuse)
 - ✗ quantize\_then\_lora is a mistake: right but slow
 - ✗ quantize\_then\_fuse is a mistake: the LoRA fades
-""".lstrip()  # noqa: E501 - the rows of a table in Markdown
+""".lstrip()
 PAGE = "# Title\n<!-- loraperf:h100 -->\nold\n<!-- /loraperf:h100 -->\nThe end.\n"
 
 

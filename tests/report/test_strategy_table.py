@@ -29,7 +29,7 @@ torchao_fp8_w8a8: fastest here (quantize_then_lora, lora_then_quantize, fused_th
 fp8_storage: halves what is moved (low_vram, low_vram_optimized, quantize_then_fuse)
 ✗ quantize_then_lora is a mistake: right but slow
 ✗ quantize_then_fuse is a mistake: the LoRA fades
-"""  # noqa: E501 - the lines of a wide terminal
+"""
 MEDIUM = """\
 strategy              s/generation         interval   ratio  VRAM runtime       verdict
 standard_lora                1.128    [1.117–1.139]       –       40.3 GB             –
