@@ -20,6 +20,7 @@ from pytest_loraperf.workloads import StrategyWorkload
 
 def run_benchmark(
     settings: Settings,
+    command: str,
     names: str,
     changes: Mapping[str, Any],
     tell: Callable[[str], None],
@@ -32,7 +33,7 @@ def run_benchmark(
     Raises:
         LoraperfError: a name, the model, the device or the request is not understood.
     """
-    session = Session(settings, tell=tell)
+    session = Session(settings, tell=tell, command=command)
     chosen = session.strategies.select(names)
     bench = session.bench()
     request = session.request().with_changes(**changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field != "inconclus
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0 fine, 1 a finding or failure, 2 usage, 3 inconclusive."""
-    given = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    given = _parser().parse_args(words)
+    given.command = shlex.join(["loraperf", *words])
     try:
         status: int = given.run(given)
     except LoraperfError as error:
@@ -63,7 +66,7 @@ def _bench(given: argparse.Namespace) -> int:
         check_writable(settings.json)
     names = ("prompt", "height", "width", "steps", "cfg", "seed", "edit_image")
     changes = {name: value for name in names if (value := getattr(given, name)) is not None}
-    results = run_benchmark(settings, given.strategies, changes, _tell, print)
+    results = run_benchmark(settings, given.command, given.strategies, changes, _tell, print)
     if settings.json is not None:
         write_results(Path(settings.json), results)
     failed = [verdict for verdict in results.verdicts if verdict.status == "FAIL"]

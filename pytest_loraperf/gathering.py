@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from statistics import median
@@ -44,7 +42,7 @@ def gather(session: Session) -> Results:
     return Results(
         plugin_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["pytest" if "pytest" in sys.argv[0] else "loraperf", *sys.argv[1:]]),
+        command=session.command,
         machine=_machine(session),
         model=str(first.model) if first else "",
         request=session.request(first.model).to_json() if first else {},

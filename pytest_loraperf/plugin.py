@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"loraperf: {error}") from error
     if settings.json is not None and _distributes(config):
         raise pytest.UsageError("loraperf: --loraperf-json is not gathered from xdist workers; try using -n0")
-    session = Session(settings, strategies, tell=_teller(config))
+    command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
+    session = Session(settings, strategies, tell=_teller(config), command=command)
     config.stash[SESSION] = session
     config.pluginmanager.register(fixtures, "loraperf-fixtures")
     if settings.gpu_budget is not None and not hasattr(config, "workerinput"):
@@ -64,6 +66,12 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
                 reporter.rewrite(f"loraperf: {line}", erase=True)
 
     return tell
+
+
+def _was_used(reporter: TerminalReporter) -> bool:
+    reports = [report for some in reporter.stats.values() for report in some]
+    names = (name for report in reports for name, _ in getattr(report, "user_properties", ()))
+    return any(str(name).startswith("loraperf_") for name in names)
 
 
 def _distributes(config: pytest.Config) -> bool:
@@ -167,6 +175,8 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
     from pytest_loraperf.report.terminal import notes, summary  # noqa: PLC0415 - only at the end
 
     run = config.stash[SESSION]
+    if _distributes(config) and _was_used(terminalreporter):
+        run.notes["loraperf: the strategy table is not gathered from xdist workers; try using -n0"] = None
     # Results are gathered by what imports torch: only where something was built, and torch is here already.
     width = terminalreporter._tw.fullwidth  # noqa: SLF001 - pytest offers no other way to the width
     lines = [*summary(run.results(), width)] if run.benches else [*notes(run.notes, width)]

@@ -59,12 +59,17 @@ class TestRecord:
 
 @dataclass
 class Session:
-    """One run. ``tell`` takes lines of progress; tests inject ``clock``, which returns seconds."""
+    """One run.
+
+    ``tell`` takes lines of progress; tests inject ``clock``, which returns seconds; ``command`` is what a user
+    would type to run it again.
+    """
 
     settings: Settings
     strategies: Strategies = field(default_factory=Strategies)
     tell: Callable[[str], None] = lambda _line: None
     clock: Callable[[], float] | None = None
+    command: str = ""
     records: dict[str, TestRecord] = field(default_factory=dict)
     benches: dict[tuple[object, ...], Bench] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)

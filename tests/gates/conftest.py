@@ -33,6 +33,13 @@ CLOCK = """
 """
 
 
+@pytest.fixture(autouse=True)
+def in_order(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let inner runs keep the order of their tests; one test asks for a random one."""
+    assert pytester.path  # it clears the variable, so it comes first
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
+
+
 @pytest.fixture
 def clocked(pytester: pytest.Pytester) -> pytest.Pytester:
     """A project whose time is spent by its workloads alone."""

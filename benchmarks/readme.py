@@ -1,0 +1,45 @@
+"""Write the README's measured blocks from the committed results: ``python benchmarks/readme.py [--check]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pytest_loraperf.report.markdown import replace_block
+from pytest_loraperf.report.results import Results, read_results
+from pytest_loraperf.report.terminal import summary
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+WIDTH = 118
+BLOCKS = {"demo": "cpu/demo.json"}
+
+
+def rendered(text: str) -> str:
+    """Return the README with each block made anew from its results file."""
+    for name, file in BLOCKS.items():
+        text = replace_block(text, name, _block(read_results(ROOT / "benchmarks" / file)))
+    return text
+
+
+def _block(results: Results) -> str:
+    lines = "\n".join(summary(results, WIDTH))
+    return f"```text\n$ {results.command}\n{lines}\n```"
+
+
+def main() -> int:
+    """Rewrite the README, or with ``--check`` say whether it is up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when it would change")
+    given = parser.parse_args()
+    before = README.read_text(encoding="utf-8")
+    after = rendered(before)
+    if given.check:
+        return int(before != after)
+    README.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Wrong options, markers and settings: one clear line, and the exit status of pytest's usage errors."""
+
+from __future__ import annotations
+
+import pytest
+
+USAGE = pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.mark.parametrize("way", ["option", "ini"])
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--gpu-budget", "14", "size '14': write a positive number and a unit, such as 14GB or 512MiB"),
+        ("--gpu-budget", "lots", "size 'lots': write a positive number and a unit, such as 14GB or 512MiB"),
+        ("--loraperf-compile", "yes", "got 'yes'; allowed are auto, on, off"),
+        ("--loraperf-inconclusive", "pass", "got 'pass'; allowed are fail, warn"),
+        ("--loraperf-rounds", "1", "got '1'; a whole number of at least 2 is allowed"),
+        ("--loraperf-rounds", "many", "got 'many'; a whole number of at least 2 is allowed"),
+        ("--loraperf-max-seconds", "5", "duration '5': write a positive number and a unit"),
+    ],
+)
+def test_wrong_values(pytester: pytest.Pytester, way: str, flag: str, value: str, message: str) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    ini = flag.removeprefix("--").replace("-", "_")
+    if way == "ini":
+        pytester.makeini(f"[pytest]\n{ini} = {value}")
+    result = pytester.runpytest(*([f"{flag}={value}"] if way == "option" else []))
+    source = flag if way == "option" else f"ini value {ini}"
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines([f"ERROR: loraperf: {source}: {message.replace('[', '[[]')}*"])
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_an_empty_budget_is_no_budget_but_an_error(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest("--gpu-budget=")
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(["ERROR: loraperf: --gpu-budget: size '': write a positive number and a unit*"])
+
+
+def test_the_command_line_goes_before_the_ini(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\ngpu_budget = 1KB\nloraperf_device = cpu")
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest("--gpu-budget=2KB")
+    result.stdout.fnmatch_lines(["loraperf: *--gpu-budget=2 KB (2048 bytes)*"])
+
+
+@pytest.mark.parametrize("way", ["option", "ini"])
+def test_device_of_another_name(pytester: pytest.Pytester, way: str) -> None:
+    if way == "ini":
+        pytester.makeini("[pytest]\nloraperf_device = gpu")
+    result = pytester.runpytest("--gpu-budget=1GB", *(["--loraperf-device=gpu"] if way == "option" else []))
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(["ERROR: loraperf: device 'gpu': allowed are auto, cpu, cuda and cuda:N"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("model", "tiny", "model: got 'tiny'; allowed are synthetic:tiny, synthetic:full, *"),
+        ("model", "synthetic:huge", "model: got 'synthetic:huge'; synthetic models are synthetic:tiny and *"),
+        ("model", "pretrained:nowhere", "model: 'pretrained:nowhere' is neither a folder here nor a hub id *"),
+        (
+            "model",
+            "no.such.module:build",
+            "model: 'no.such.module:build' cannot be imported: ModuleNotFoundError*",
+        ),
+        ("model", "synthetic:full", "synthetic:full has 20.43 B parameters and needs a CUDA device; *"),
+        ("adapter", "nowhere.safetensors", "adapter nowhere.safetensors: cannot be read: No such file *"),
+        ("adapter", "a.safetensors:big", "adapter 'a.safetensors:big': the scale 'big' is no number; *"),
+        ("adapter", "weights.ckpt", "adapter weights.ckpt: .ckpt files are pickles, which can run code *"),
+        ("scheme", "int3", "quantization scheme 'int3': allowed are auto, fp8_storage, fp8_compute, torchao_*"),
+        ("scheme", "torchao_fp8_w8a8", "quantization scheme torchao_fp8_w8a8: CPU has no fp8 matrix product*"),
+    ],
+)
+@pytest.mark.parametrize("way", ["option", "ini"])
+def test_what_cannot_be_built_fails_the_test_in_one_line(
+    pytester: pytest.Pytester, way: str, option: str, value: str, message: str
+) -> None:
+    ini = f"\nloraperf_{option} = {value}" if way == "ini" else ""
+    pytester.makeini(f"[pytest]\nloraperf_device = cpu{ini}")
+    pytester.makepyfile("""
+        def test_it(lora_then_quantize_pipeline):
+            lora_then_quantize_pipeline()
+
+        def test_other():
+            pass
+    """)
+    result = pytester.runpytest(*([f"--loraperf-{option}={value}"] if way == "option" else []))
+    result.assert_outcomes(errors=1, passed=1)
+    result.stdout.fnmatch_lines([f"loraperf: {message}"])
+    assert "Traceback" not in result.stdout.str()
+
+
+MARKERS = """
+    import pytest
+
+    @pytest.mark.{mark}
+    def test_it(lora_pipeline):
+        lora_pipeline()
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "message"),
+    [
+        (
+            "latency_budget()",
+            '@pytest.mark.latency_budget: takes either a limit, such as "1.5s", or ratio= and of=',
+        ),
+        ('latency_budget("1.5s", ratio=2, of="fused")', "@pytest.mark.latency_budget: takes either a limit, *"),
+        ("latency_budget(ratio=2)", "@pytest.mark.latency_budget: ratio= and of= go together, *"),
+        ('latency_budget("fast")', "@pytest.mark.latency_budget: duration 'fast': write a positive number *"),
+        (
+            'latency_budget(ratio=-1, of="fused")',
+            "@pytest.mark.latency_budget: ratio -1: write a positive number*",
+        ),
+        (
+            'latency_budget(max="1s")',
+            "@pytest.mark.latency_budget: got an unexpected keyword argument 'max'; it is *",
+        ),
+        ('vram_budget("14")', "@pytest.mark.vram_budget: size '14': write a positive number and a unit, *"),
+        ('vram_budget("1GB", phase="late")', "@pytest.mark.vram_budget: phase='late'; the phases are setup, *"),
+        ('faster_than("fused", by="100%")', "@pytest.mark.faster_than: percentage '100%': write at least 0% *"),
+        ("faster_than(1)", "@pytest.mark.faster_than: reference=1; the name of a strategy or workload is allowed"),
+        ('faster_than("fuzed")', "unknown strategy 'fuzed'; did you mean fused? The strategies are *"),
+        ('output_equivalent("fused", rel_l2=-1)', "@pytest.mark.output_equivalent: rel_l2=-1; a number *"),
+        ('output_equivalent("fused", cosine=2)', "@pytest.mark.output_equivalent: cosine=2; a number from -1 *"),
+        (
+            'output_equivalent("fused", psnr="30")',
+            "@pytest.mark.output_equivalent: psnr='30'; a number is allowed",
+        ),
+        ("lora_strategy()", "@pytest.mark.lora_strategy: takes names of strategies, got ()"),
+        ('lora_strategy("fuzed")', "unknown strategy 'fuzed'; did you mean fused? The strategies are *"),
+        ('needs_gpu("24GB")', "@pytest.mark.needs_gpu: too many positional arguments; it is needs_gpu(*"),
+        ('needs_gpu(capability="new")', "@pytest.mark.needs_gpu: capability='new'; write it as \"8.9\""),
+    ],
+)
+def test_wrong_markers_are_one_usage_error(pytester: pytest.Pytester, mark: str, message: str) -> None:
+    pytester.makepyfile(MARKERS.format(mark=mark))
+    result = pytester.runpytest()
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(
+        [
+            "ERROR: loraperf: 1 test has a marker that cannot be used:",
+            f"  *::test_it*: {message.replace('[', '[[]')}",
+        ]
+    )
+
+
+def test_all_wrong_markers_are_listed_at_once(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.latency_budget()
+        def test_a(fused_pipeline):
+            pass
+
+        @pytest.mark.latency_budget("1s")
+        def test_b():
+            pass
+
+        @pytest.mark.lora_strategy("fused")
+        def test_c():
+            pass
+    """)
+    result = pytester.runpytest()
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(
+        [
+            "ERROR: loraperf: 3 tests have markers that cannot be used:",
+            "  *::test_a: *",
+            "  *::test_b: * needs lora_pipeline, a strategy's own fixture or gpu_workload in the test",
+            "  *::test_c: @pytest.mark.lora_strategy: the test does not use the fixture lora_pipeline",
+        ]
+    )
+
+
+def test_markers_show_what_they_take(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest("--markers")
+    result.stdout.fnmatch_lines(
+        [
+            "@pytest.mark.lora_strategy(*names): run the test once for each strategy*",
+            "@pytest.mark.latency_budget(limit=None, *, ratio=None, of=None): at most*",
+            '@pytest.mark.vram_budget(limit, *, phase="runtime"): at most*',
+            '@pytest.mark.faster_than(reference, *, by="0%"): takes less time*',
+            "@pytest.mark.output_equivalent(to, *, rel_l2=None*",
+            "@pytest.mark.needs_gpu(*, vram=None, capability=None): skip unless*",
+        ]
+    )
+
+
+def test_strict_markers_know_ours(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(MARKERS.format(mark='lora_strategy("fused")'))
+    assert pytester.runpytest("--strict-markers", "--co", "-q").ret == pytest.ExitCode.OK
+
+
+def test_a_build_function_that_raises_is_one_line_and_the_rest_is_kept(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def lora_model():
+            def build_ours(device):
+                raise RuntimeError("weights.bin not found\\nsecond line")
+            return build_ours
+
+        def test_it(fused_pipeline):
+            pass
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu", "--loraperf-json=out.json")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        ["loraperf: the build function *build_ours raised RuntimeError: weights.bin not found"]
+    )
+    assert '"error": "the build function' in (pytester.path / "out.json").read_text()
+
+
+def test_an_unknown_request_field_names_the_fields(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        def test_it(fused_pipeline):
+            fused_pipeline(num_inference_steps=4)
+
+        def test_zero(fused_pipeline):
+            fused_pipeline(steps=0)
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu")
+    result.stdout.fnmatch_lines(
+        [
+            "loraperf: request: no field num_inference_steps; the fields are prompt, height, width, steps, *",
+            "loraperf: request: steps=0; a positive whole number is allowed",
+        ]
+    )
+
+
+def test_results_that_cannot_be_written_are_told_before_anything_runs(pytester: pytest.Pytester) -> None:
+    pytester.path.joinpath("file").write_text("")
+    result = pytester.runpytest("--loraperf-json=file/out.json")
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(["ERROR: loraperf: --loraperf-json=file/out.json: cannot be written: *"])
+
+
+def test_json_under_xdist_names_the_way_out(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest("-n2", "--loraperf-json=out.json")
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(
+        ["ERROR: loraperf: --loraperf-json is not gathered from xdist workers; try using -n0"]
+    )
