@@ -14,7 +14,7 @@ from pytest_loraperf.backends import offloading, quantization
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.synthetic import build_synthetic, has_image
-from pytest_loraperf.errors import ModelError, StrategyError
+from pytest_loraperf.errors import LoraperfError, ModelError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match, linear_shapes
 from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic, UserBuilt
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diffsynth.diffusion.base_pipeline import BasePipeline
 
 DTYPE = torch.bfloat16
+MIN_STEPS = 2
 
 
 class DiffSynth:
@@ -102,6 +103,10 @@ class DiffSynth:
 
     def generate(self, pipeline: BasePipeline, request: Request) -> Generation:
         """Run DiffSynth's own ``__call__`` and keep the latents that it decodes."""
+        if request.steps < MIN_STEPS:
+            raise LoraperfError(
+                f"request: steps={request.steps}; DiffSynth's scheduler gives NaN below {MIN_STEPS}"
+            )
         arguments: dict[str, Any] = {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
@@ -167,7 +172,8 @@ def _build_users(model: UserBuilt, compute: str, weights_on: str) -> BasePipelin
             f"the build function {model.name} returned {type(pipe).__name__}; "
             "a DiffSynth pipeline with a dit is needed, such as QwenImagePipeline"
         )
-    pipe.device = compute
+    # DiffSynth set both when it was built, for where the weights are.
+    pipe.device, pipe.device_type = compute, torch.device(compute).type
     return pipe
 
 
@@ -182,7 +188,7 @@ def _open_image(path: str) -> Any:
         with Image.open(path) as image:
             return image.convert("RGB")
     except OSError as error:
-        raise StrategyError(f"request: edit_image {path!r} cannot be read: {error}") from error
+        raise LoraperfError(f"request: edit_image {path!r} cannot be read: {error}") from error
 
 
 @contextlib.contextmanager

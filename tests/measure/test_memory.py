@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import torch
+
+from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.measure.ledger import Charge, Ledger, Peak
+from pytest_loraperf.measure.memory import TensorBytes, meter_for
+
+KB = 1024
+
+
+def tensor(kilobytes: int) -> torch.Tensor:
+    return torch.zeros(kilobytes * KB // 4)
+
+
+def test_each_storage_counts_once_until_it_dies() -> None:
+    meter = TensorBytes()
+    with meter.watching():
+        first = tensor(4)
+        view = first[:10]
+        assert meter.level() == 4 * KB
+        second = first + 1
+        assert meter.level() == 8 * KB
+        del first
+        assert meter.level() == 8 * KB  # the view holds it
+        del view, second
+    assert (meter.level(), meter.peak()) == (0, 8 * KB)
+
+
+def test_tensors_from_before_are_seen_when_they_are_used() -> None:
+    before, meter = tensor(4), TensorBytes()
+    with meter.watching():
+        assert meter.level() == 0
+        before.sum()
+        assert meter.level() >= 4 * KB
+
+
+def test_the_peak_restarts_from_the_level() -> None:
+    meter = TensorBytes()
+    with meter.watching(), meter.watching():
+        kept = tensor(4)
+        tensor(16)
+    assert meter.peak() == 20 * KB
+    meter.reset_peak()
+    assert meter.peak() == 4 * KB
+    del kept
+
+
+def test_the_cpu_counts_tensor_bytes() -> None:
+    assert meter_for(Device("cpu", "CPU")).kind == "tensor bytes"
+
+
+def test_an_operation_is_charged_its_own_memory_alone() -> None:
+    ledger, peak = Ledger(TensorBytes()), Peak()
+    held = {}
+    with ledger.operation("a", Peak()):
+        held["a"] = tensor(100)
+    with ledger.operation("b", peak):
+        held["b"] = tensor(8)
+        tensor(16)
+    assert peak.needed == peak.allocated == 24 * KB
+    assert ledger.resident == {"a": 100 * KB, "b": 8 * KB}
+
+
+def test_a_test_is_charged_all_but_the_pipelines_of_others() -> None:
+    ledger, charge = Ledger(TensorBytes()), Charge()
+    held = {}
+    with ledger.operation("earlier", Peak()):
+        held["earlier"] = tensor(100)
+    with ledger.test_phase(charge, "setup"):
+        held["users"] = tensor(4)
+        with ledger.operation("mine", Peak()):
+            held["mine"] = tensor(8)
+            tensor(16)
+    assert charge.phases == {"setup": 28 * KB}
+    with ledger.test_phase(charge, "runtime"):
+        tensor(2)
+    # What the test's fixtures hold is still there; its pipeline was charged when it was built.
+    assert charge.phases["runtime"] == 6 * KB
+    assert charge.peak == (28 * KB, "setup")
+
+
+def test_what_is_forgotten_is_charged_no_more() -> None:
+    ledger, charge = Ledger(TensorBytes()), Charge()
+    held = {}
+    with ledger.operation("a", Peak()):
+        held["a"] = tensor(100)
+    held.clear()
+    ledger.forget("a")
+    with ledger.test_phase(charge, "runtime"):
+        tensor(1)
+    assert charge.peak == (1 * KB, "runtime")
+
+
+def test_nothing_used_is_no_charge() -> None:
+    assert Charge().peak == (0, "runtime")

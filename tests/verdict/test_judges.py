@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pytest_loraperf.verdict import Status
+from pytest_loraperf.verdict.equivalence import DEFAULT_REL_L2, Distances, Limits, judge_equivalence
+from pytest_loraperf.verdict.gates import judge_card, judge_latency, judge_vram
+
+GB = 2**30
+NEAR = Distances(rel_l2=0.01, max_abs=0.1, cosine=0.9999, psnr=40.0, effect_kept=0.95, image={"psnr": 38.0})
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [
+        (Limits(rel_l2=0.01), Status.PASS),
+        (Limits(rel_l2=0.0099), Status.FAIL),
+        (Limits(max_abs=0.1, cosine=0.999, psnr=40, image_psnr=38), Status.PASS),
+        (Limits(max_abs=0.09), Status.FAIL),
+        (Limits(cosine=0.99999), Status.FAIL),
+        (Limits(psnr=41), Status.FAIL),
+        (Limits(image_psnr=39), Status.FAIL),
+    ],
+)
+def test_limits_on_outputs(limits: Limits, status: Status) -> None:
+    assert judge_equivalence("fused", "standard_lora", NEAR, limits).status is status
+
+
+def test_an_image_limit_without_an_image_fails() -> None:
+    found = Distances(0.0, 0.0, 1.0, math.inf)
+    assert judge_equivalence("a", "b", found, Limits(image_psnr=1)).status is Status.FAIL
+
+
+def test_nan_fails_every_limit() -> None:
+    found = Distances(math.nan, math.nan, math.nan, math.nan)
+    verdict = judge_equivalence("a", "b", found, Limits(rel_l2=1, psnr=1))
+    assert verdict.message.count("nan") == 2
+
+
+@pytest.mark.parametrize(("kept", "status"), [(0.29, Status.FAIL), (0.31, Status.PASS), (math.nan, Status.PASS)])
+def test_a_lost_effect_fails_though_the_output_is_near(kept: float, status: Status) -> None:
+    found = Distances(0.001, 0.0, 1.0, 60.0, effect_kept=kept)
+    verdict = judge_equivalence("a", "b", found, Limits(rel_l2=0.02))
+    assert verdict.status is status
+    assert ("no effect" in verdict.message) is (status is Status.FAIL)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "limit"), [(None, 0.02), ("fp8_storage", 0.08), ("torchao_fp8_w8a8", 0.08), ("users_own", 0.08)]
+)
+def test_defaults_by_scheme(scheme: str | None, limit: float) -> None:
+    assert Limits().or_default(scheme) == Limits(rel_l2=limit)
+    assert Limits(psnr=30).or_default(scheme) == Limits(psnr=30)
+    assert DEFAULT_REL_L2[None] < limit or scheme is None
+
+
+def test_latency_of_few_samples() -> None:
+    assert judge_latency("a", [1.0], 1.0).status is Status.PASS
+    assert judge_latency("a", [1.0, 3.0], 2.0).status is Status.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("used", "status"), [(14 * GB, Status.PASS), (14 * GB + 1, Status.FAIL)])
+def test_a_budget_may_be_used_to_the_last_byte(used: int, status: Status) -> None:
+    assert judge_vram("a", "runtime", used, 14 * GB, {"runtime": used}, "VRAM").status is status
+    assert judge_card(used, "runtime", 14 * GB, "VRAM", {}, {}).status is status
