@@ -104,9 +104,8 @@ class DiffSynth:
     def generate(self, pipeline: BasePipeline, request: Request) -> Generation:
         """Run DiffSynth's own ``__call__`` and keep the latents that it decodes."""
         if request.steps < MIN_STEPS:
-            raise LoraperfError(
-                f"request: steps={request.steps}; DiffSynth's scheduler gives NaN below {MIN_STEPS}"
-            )
+            given = request.steps
+            raise LoraperfError(f"request: steps={given}; DiffSynth's scheduler gives NaN below {MIN_STEPS}")
         arguments: dict[str, Any] = {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,

@@ -223,12 +223,20 @@ def test_an_unknown_request_field_names_the_fields(pytester: pytest.Pytester) ->
 
         def test_zero(fused_pipeline):
             fused_pipeline(steps=0)
+
+        def test_one(fused_pipeline):
+            fused_pipeline(steps=1)
+
+        def test_no_image(fused_pipeline):
+            fused_pipeline(edit_image="nowhere.png")
     """)
     result = pytester.runpytest("--loraperf-device=cpu")
     result.stdout.fnmatch_lines(
         [
             "loraperf: request: no field num_inference_steps; the fields are prompt, height, width, steps, *",
             "loraperf: request: steps=0; a positive whole number is allowed",
+        "loraperf: request: steps=1; DiffSynth's scheduler gives NaN below 2",
+        "loraperf: request: edit_image 'nowhere.png' cannot be read: *",
         ]
     )
 

@@ -126,7 +126,7 @@ def test_scales_that_are_no_numbers(scale: str) -> None:
 
 
 def test_an_empty_source() -> None:
-    with pytest.raises(AdapterError, match="adapter '': write a file, such as a.safetensors"):
+    with pytest.raises(AdapterError, match=r"adapter '': write a file, such as a.safetensors"):
         parse_source("")
 
 

@@ -128,7 +128,7 @@ def test_a_flat_name_that_fits_twice_is_refused(tmp_path: Path) -> None:
         tmp_path / "a.safetensors",
     )
     adapter = read_adapter(AdapterSource(tmp_path / "a.safetensors"))
-    with pytest.raises(AdapterError, match="a_b fits several layers: a.b, a_b"):
+    with pytest.raises(AdapterError, match=r"a_b fits several layers: a.b, a_b"):
         match_adapter(adapter, {"a.b": (4, 4), "a_b": (4, 4)})
 
 

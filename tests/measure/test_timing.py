@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -19,6 +20,12 @@ class FakeTime:
     def spend(self, seconds: float) -> Callable[[], None]:
         def call() -> None:
             self.now += seconds
+
+        return call
+
+    def spend_next(self, costs: Iterator[float]) -> Callable[[], None]:
+        def call() -> None:
+            self.now += next(costs)
 
         return call
 
@@ -48,7 +55,7 @@ def test_rounds_hold_every_arm_once_in_seeded_random_order(time: FakeTime) -> No
             {name: time.spend(1.0) for name in "abc"},
             Plan(rounds=20, max_seconds=1e9),
             time.watch,
-            lambda name, _: seen.append(name),
+            partial(_note, seen),
         )
         rounds = ["".join(seen[i : i + 3]) for i in range(0, 60, 3)]
         assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
@@ -57,9 +64,13 @@ def test_rounds_hold_every_arm_once_in_seeded_random_order(time: FakeTime) -> No
     assert orders[0] == orders[1]
 
 
+def _note(seen: list[str], name: str, _: int) -> None:
+    seen.append(name)
+
+
 def test_samples_are_in_the_order_of_rounds(time: FakeTime) -> None:
     costs = iter([1.0, 2.0, 3.0])
-    taken = sample_rounds({"a": lambda: time.spend(next(costs))()}, Plan(3, 1e9), time.watch)
+    taken = sample_rounds({"a": time.spend_next(costs)}, Plan(3, 1e9), time.watch)
     assert taken.by_arm == {"a": [1.0, 2.0, 3.0]}
     assert not taken.interleaved
 
@@ -101,8 +112,9 @@ def test_warm_up_calls_until_nothing_is_gained(
     time: FakeTime, first: float | None, costs: list[float], calls: int
 ) -> None:
     left = list(costs)
-    warm_up(lambda: time.spend(left.pop(0))(), time.watch, first)
-    assert len(costs) - len(left) == calls
+    pending = iter(left)
+    warm_up(time.spend_next(pending), time.watch, first)
+    assert len(costs) - len(list(pending)) == calls
 
 
 class Fake:
