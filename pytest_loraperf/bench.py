@@ -123,7 +123,7 @@ class Bench:
         Raises:
             LoraperfError: the strategy is unknown, or it cannot be built; the second time, at once.
         """
-        arm = self.arms.get(name) or Arm(self._recipe(name))
+        arm = self.arms.get(name) or self._new_arm(name)
         if arm.error is not None:
             raise LoraperfError(arm.error)
         # Last used is last in the dict, and first to stay.
@@ -191,9 +191,14 @@ class Bench:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _recipe(self, name: str) -> Recipe:
-        shop = self.shop
-        return shop.backend.recipe(shop.strategies.find(name), shop.device, shop.choices)
+    def _new_arm(self, name: str) -> Arm:
+        shop, strategy = self.shop, self.shop.strategies.find(name)
+        try:
+            arm = Arm(shop.backend.recipe(strategy, shop.device, shop.choices))
+        except LoraperfError as error:
+            arm = Arm(Recipe(strategy), error=str(error))
+        self.arms[name] = arm
+        return arm
 
     def _holder(self, name: str) -> str:
         return f"{id(self)}:{name}"

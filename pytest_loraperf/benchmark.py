@@ -64,7 +64,12 @@ def _measure(session: Session, bench: Bench, name: str, record: TestRecord) -> N
             record.gates = Gates(equivalent=(OutputEquivalent(REFERENCE),))
         record.verdicts += judge(session, record)
     except LoraperfError as error:
-        session.notes[f"error: {error}"] = None
+        _fail(bench, name, str(error))
     except Exception as error:  # noqa: BLE001 - what one strategy raises must not cost the others their results
         first = (str(error).strip().splitlines() or [""])[0]
-        bench.arms[name].error = f"{type(error).__name__}: {first}"
+        _fail(bench, name, f"{type(error).__name__}: {first}")
+
+
+def _fail(bench: Bench, name: str, why: str) -> None:
+    arm = bench.arms[name]
+    arm.error = arm.error or why

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import UTC, datetime
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_loraperf import __version__
 from pytest_loraperf.measure.pairs import Paired, Taken
@@ -45,7 +45,7 @@ def gather(session: Session) -> Results:
         command=session.command,
         machine=_machine(session),
         model=str(first.model) if first else "",
-        request=session.request(first.model).to_json() if first else {},
+        request=_request(session, first),
         strategies=dict(sorted(strategies.items(), key=lambda pair: _place(pair[0], order))),
         verdicts=tuple(
             VerdictRecord(record.nodeid, record.strategy, verdict.code, str(verdict.status), verdict.message)
@@ -54,6 +54,14 @@ def gather(session: Session) -> Results:
         ),
         notes=tuple(session.notes),
     )
+
+
+def _request(session: Session, bench: Bench | None) -> dict[str, Any]:
+    """Return the first request that was made, or the default of the model."""
+    made = next((record.requests[0] for record in session.records.values() if record.requests), None)
+    if made is None and bench is None:
+        return {}
+    return (made or session.request(bench.model if bench else None)).to_json()
 
 
 def _place(label: str, order: list[str]) -> int:

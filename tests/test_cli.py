@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_loraperf.cli import main
+
+TINY = ["bench", "--model", "synthetic:tiny", "--device", "cpu", "--rounds", "2"]
+
+
+def test_bench_measures_against_the_reference_and_writes_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "deep" / "bench.json"
+    assert main([*TINY, "--strategies", "fused", "--json", str(out), "--steps", "3", "--prompt", "a ghost"]) == 0
+    data = json.loads(out.read_text())
+    fused = data["strategies"]["fused"]
+    assert data["command"].startswith("loraperf bench --model synthetic:tiny")
+    assert (data["request"]["steps"], data["request"]["prompt"]) == (3, "a ghost")
+    assert (len(fused["samples_s"]), fused["ratio"]["of"]) == (2, "standard_lora")
+    assert fused["output"]["reference"] == "standard_lora"
+    assert fused["output"]["effect_kept"] > 0.3
+    text = capsys.readouterr().out
+    assert text.startswith("synthetic:tiny on CPU (cpu), torch ")
+    assert "fused" in text
+    assert "standard_lora" in text
+
+
+def test_bench_over_the_budget_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "--strategies", "standard_lora", "--gpu-budget", "1KB"]) == 1
+    assert "loraperf gpu-budget: the test needs " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strategies", "fuzed"], "unknown strategy 'fuzed'; did you mean fused?"),
+        (["--model", "tiny"], "model: got 'tiny'; allowed are synthetic:tiny"),
+        (["--gpu-budget", "14"], "--gpu-budget: size '14': write a positive number and a unit"),
+        (["--rounds", "1"], "--loraperf-rounds: got '1'; a whole number of at least 2 is allowed"),
+        (["--device", "gpu"], "device 'gpu': allowed are auto, cpu, cuda and cuda:N"),
+        (["--height", "0"], "request: height=0; a positive whole number is allowed"),
+        (["--adapter", "a.safetensors:big"], "the scale 'big' is no number"),
+        (["--json", "/proc/nowhere/out.json"], "--loraperf-json=/proc/nowhere/out.json: cannot be written"),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TINY, *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("loraperf: ")
+    assert message in line
+
+
+def test_a_strategy_that_cannot_be_built_costs_the_others_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    scheme = ["--scheme", "torchao_fp8_w8a8"]
+    assert main([*TINY, "--strategies", "fused_then_quantize,fused", *scheme, "--json", str(out)]) == 1
+    assert "CPU has no fp8 matrix product" in capsys.readouterr().out
+    assert json.loads(out.read_text())["strategies"]["fused"]["latency"]["rounds"] == 2
+
+
+def test_an_unknown_option_is_usage() -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "--speed"])
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from pytest_loraperf.cli import main\ntry: main(['bench', '--help'])\nexcept SystemExit: pass\n"
+    code += "sys.exit(int(bool({'torch', 'numpy', 'diffsynth'} & set(sys.modules))))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0

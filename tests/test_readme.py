@@ -1,0 +1,51 @@
+"""The README's examples are run as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import pytest_loraperf.backends.diffsynth
+import pytest_loraperf.gathering
+import pytest_loraperf.judging
+import pytest_loraperf.race  # noqa: F401 - torch can be imported only once, and inner runs share this process
+from pytest_loraperf.markers import MARKERS
+from pytest_loraperf.options import OPTIONS
+from pytest_loraperf.strategies import NO_LORA, SHIPPED
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n# (\w+\.py)[^\n]*\n(.*?)```", README, re.DOTALL)
+
+
+def test_every_example_passes_as_it_stands(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: dict[str, str] = {}
+    for name, code in BLOCKS:
+        files[name] = files.get(name, "") + code
+    for name, code in files.items():
+        pytester.path.joinpath(name).write_text(code, encoding="utf-8")
+    assert set(files) == {"conftest.py", "test_ghost_lora.py", "test_markers.py"}
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
+    result = pytester.runpytest("--loraperf-device=cpu", "--strict-markers")
+    result.assert_outcomes(passed=16, skipped=1)
+
+
+@pytest.mark.parametrize("name", [option.flag for option in OPTIONS] + list(MARKERS))
+def test_every_option_and_marker_is_shown(name: str) -> None:
+    assert f"`{name}`" in README or f"pytest.mark.{name}(" in README
+
+
+@pytest.mark.parametrize("strategy", [*SHIPPED, NO_LORA])
+def test_every_strategy_is_shown_with_its_steps(strategy: object) -> None:
+    name = getattr(strategy, "name", "")
+    steps = " → ".join(step.kind for step in getattr(strategy, "steps", ()))
+    assert f"| `{name}` | {steps} |" in README.replace("|  |", "| |").replace(f"`{name}` | |", f"`{name}` |  |")
+
+
+def test_the_measured_blocks_are_those_of_the_committed_results() -> None:
+    import subprocess
+    import sys
+
+    script = Path(__file__).parents[1] / "benchmarks" / "readme.py"
+    assert subprocess.run([sys.executable, script, "--check"], check=False).returncode == 0
