@@ -26,7 +26,7 @@ def test_every_example_passes_as_it_stands(pytester: pytest.Pytester, monkeypatc
     for name, code in files.items():
         pytester.path.joinpath(name).write_text(code, encoding="utf-8")
     assert set(files) == {"conftest.py", "test_ghost_lora.py", "test_markers.py"}
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly -o asyncio_default_fixture_loop_scope=function")
     result = pytester.runpytest("--loraperf-device=cpu", "--strict-markers")
     result.assert_outcomes(passed=16, skipped=1)
 

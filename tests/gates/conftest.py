@@ -37,7 +37,7 @@ CLOCK = """
 def in_order(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let inner runs keep the order of their tests; one test asks for a random one."""
     assert pytester.path.is_dir()  # making it clears the variable, so it comes first
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly -o asyncio_default_fixture_loop_scope=function")
 
 
 @pytest.fixture
