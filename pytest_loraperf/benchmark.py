@@ -8,6 +8,7 @@ from typing import Any
 
 from pytest_loraperf.bench import Bench
 from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.gathering import gather
 from pytest_loraperf.judging import judge
 from pytest_loraperf.markers import Gates, OutputEquivalent
 from pytest_loraperf.options import Settings
@@ -46,7 +47,7 @@ def run_benchmark(
             _measure(session, bench, strategy.name, record)
     finally:
         tell("")
-        results = session.results()
+        results = gather(session)
         session.close()
         for line in summary(results, shutil.get_terminal_size((120, 40)).columns):
             show(line)

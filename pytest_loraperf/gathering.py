@@ -52,7 +52,7 @@ def gather(session: Session) -> Results:
             for record in session.records.values()
             for verdict in record.verdicts
         ),
-        notes=tuple(session.notes),
+        notes=(*session.notes, *_recipe_notes(session)),
     )
 
 
@@ -62,6 +62,12 @@ def _request(session: Session, bench: Bench | None) -> dict[str, Any]:
     if made is None and bench is None:
         return {}
     return (made or session.request(bench.model if bench else None)).to_json()
+
+
+def _recipe_notes(session: Session) -> dict[str, None]:
+    """Return what the backend left out or could not do, each once."""
+    arms = (arm for bench in session.benches.values() for arm in bench.arms.values())
+    return dict.fromkeys(note for arm in arms for note in arm.recipe.notes)
 
 
 def _place(label: str, order: list[str]) -> int:

@@ -162,11 +162,15 @@ def _fail(item: pytest.Item, verdicts: list[Verdict]) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the results, whatever became of the tests, and give the device back."""
     run = session.config.stash[SESSION]
-    try:
-        run.write_results()
-    except LoraperfError as error:
-        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-        run.notes[f"error: {error}"] = None
+    if run.settings.json is not None:
+        from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
+        from pytest_loraperf.report.results import write_results  # noqa: PLC0415
+
+        try:
+            write_results(run.settings.json, gather(run))
+        except LoraperfError as error:
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            run.notes[f"error: {error}"] = None
     run.close()
 
 
@@ -179,7 +183,12 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
         run.notes["loraperf: the strategy table is not gathered from xdist workers; try using -n0"] = None
     # Results are gathered by what imports torch: only where something was built, and torch is here already.
     width = terminalreporter._tw.fullwidth  # noqa: SLF001 - pytest offers no other way to the width
-    lines = [*summary(run.results(), width)] if run.benches else [*notes(run.notes, width)]
+    if run.benches:
+        from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
+
+        lines = list(summary(gather(run), width))
+    else:
+        lines = list(notes(run.notes, width))
     if lines:
         terminalreporter.section("loraperf")
         for line in lines:

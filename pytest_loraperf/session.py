@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.measure.ledger import Charge, Ledger
     from pytest_loraperf.measure.pairs import Measurer, Workload
-    from pytest_loraperf.report.results import Results
 
 FULL_MODEL_NEEDS = 44 * 2**30
 """Bytes of VRAM that the full synthetic model needs in bf16 with its LoRA attached, with room."""
@@ -186,23 +185,6 @@ class Session:
             self.notes[f"warning: {verdict.message}"] = None
             return False
         return not verdict.passed
-
-    def write_results(self) -> None:
-        """Write ``--loraperf-json``, if it was asked for.
-
-        Raises:
-            LoraperfError: the file cannot be written.
-        """
-        if self.settings.json is not None:
-            from pytest_loraperf.report.results import write_results  # noqa: PLC0415 - only at the end
-
-            write_results(self.settings.json, self.results())
-
-    def results(self) -> Results:
-        """Return all that was measured and judged so far."""
-        from pytest_loraperf.gathering import gather  # noqa: PLC0415 - only at the end
-
-        return gather(self)
 
     def close(self) -> None:
         """Give back what the benches hold."""

@@ -245,3 +245,21 @@ def test_two_strategies_of_one_name_are_refused(pytester: pytest.Pytester) -> No
     result = pytester.runpytest()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: loraperf: strategy fused: the name is taken; choose another"])
+
+
+def test_what_the_backend_left_out_is_said(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("""
+        from pytest_loraperf import COMPILE, FUSE, Strategy
+
+        def pytest_loraperf_strategies(config):
+            return [Strategy("mine", (FUSE, COMPILE))]
+    """)
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.lora_strategy("mine")
+        def test_it(lora_pipeline):
+            lora_pipeline(prompt="a ghost")
+    """)
+    result = pytester.runpytest(CPU, "--loraperf-compile=off")
+    result.stdout.fnmatch_lines(["mine: compile left out, --loraperf-compile=off"])
