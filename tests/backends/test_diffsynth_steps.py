@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ ALL_LAYERS = 34  # and those around them
 
 
 @pytest.fixture(scope="module")
-def session() -> Session:
+def session() -> Iterator[Session]:
     twice = Strategy("quantized_twice", (QUANTIZE, QUANTIZE))
-    return Session(Settings(model="synthetic:tiny", device="cpu"), Strategies([twice]))
+    session = Session(Settings(model="synthetic:tiny", device="cpu"), Strategies([twice]))
+    yield session
+    session.close()
 
 
 @pytest.fixture(scope="module")

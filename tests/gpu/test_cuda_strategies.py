@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -15,8 +17,10 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 
 @pytest.fixture(scope="module")
-def session() -> Session:
-    return Session(Settings(model="synthetic:tiny", compile="off"))
+def session() -> Iterator[Session]:
+    session = Session(Settings(model="synthetic:tiny", compile="off"))
+    yield session
+    session.close()
 
 
 @pytest.fixture(scope="module")
