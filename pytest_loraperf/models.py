@@ -11,9 +11,7 @@ from typing import Any, Literal
 
 from pytest_loraperf.errors import ModelError
 
-type_error_hint = (
-    "synthetic:tiny, synthetic:full, pretrained:ORG/NAME, pretrained:FOLDER or package.module:function"
-)
+ALLOWED = "synthetic:tiny, synthetic:full, pretrained:ORG/NAME, pretrained:FOLDER or package.module:function"
 
 SyntheticSize = Literal["tiny", "full"]
 BuildFunction = Callable[..., Any]
@@ -72,7 +70,7 @@ def parse_model(value: object) -> ModelSpec:
     if callable(value):
         return UserBuilt(value, getattr(value, "__qualname__", type(value).__name__))
     if not isinstance(value, str):
-        raise ModelError(f"model: got {value!r}; allowed are {type_error_hint}, or a build function")
+        raise ModelError(f"model: got {value!r}; allowed are {ALLOWED}, or a build function")
     kind, _, rest = value.partition(":")
     if kind == "synthetic":
         if rest in ("tiny", "full"):
@@ -82,7 +80,7 @@ def parse_model(value: object) -> ModelSpec:
         return _pretrained(rest, value)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
         return UserBuilt(_import_function(value), value)
-    raise ModelError(f"model: got {value!r}; allowed are {type_error_hint}")
+    raise ModelError(f"model: got {value!r}; allowed are {ALLOWED}")
 
 
 def _pretrained(source: str, value: str) -> Pretrained:

@@ -263,3 +263,39 @@ def test_what_the_backend_left_out_is_said(pytester: pytest.Pytester) -> None:
     """)
     result = pytester.runpytest(CPU, "--loraperf-compile=off")
     result.stdout.fnmatch_lines(["mine: compile left out, --loraperf-compile=off"])
+
+
+@pytest.mark.parametrize("way", ["option", "ini"])
+def test_json_from_either_place(clocked: pytest.Pytester, way: str) -> None:
+    if way == "ini":
+        clocked.makeini("[pytest]\nloraperf_json = out.json")
+    clocked.makepyfile("def test_it(): pass")
+    clocked.runpytest(*(["--loraperf-json=out.json"] if way == "option" else [])).assert_outcomes(passed=1)
+    assert json.loads((clocked.path / "out.json").read_text())["strategies"] == {}
+
+
+def test_progress_is_shown_on_a_terminal(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile("""
+        import pytest
+
+        @pytest.mark.latency_budget("3s")
+        def test_it(gpu_workload, clock):
+            gpu_workload(clock.spend, 2.0)
+    """)
+    child = clocked.spawn_pytest("")
+    child.expect("loraperf: spend: warming up")
+    child.expect("loraperf: spend: round 7 of 7")
+    child.expect("1 passed")
+
+
+def test_progress_is_quiet_elsewhere(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile("""
+        import pytest
+
+        @pytest.mark.latency_budget("3s")
+        def test_it(gpu_workload, clock):
+            gpu_workload(clock.spend, 2.0)
+    """)
+    result = clocked.runpytest_subprocess()
+    result.assert_outcomes(passed=1)
+    assert "round" not in result.stdout.str() + result.stderr.str()
