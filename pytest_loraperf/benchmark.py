@@ -10,11 +10,11 @@ from pytest_loraperf.bench import Bench
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.gathering import gather
 from pytest_loraperf.judging import judge
-from pytest_loraperf.markers import Gates, OutputEquivalent
 from pytest_loraperf.options import Settings
 from pytest_loraperf.report.results import Results
 from pytest_loraperf.report.terminal import summary
 from pytest_loraperf.session import Session, TestRecord
+from pytest_loraperf.specs import Gates, OutputEquivalent
 from pytest_loraperf.strategies import REFERENCE
 from pytest_loraperf.workloads import StrategyWorkload
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.request import Request
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import NO_LORA, REFERENCE, SHIPPED, Strategy
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.backends.protocol import Generation
     from pytest_loraperf.bench import Bench
     from pytest_loraperf.race import Race
+    from pytest_loraperf.request import Request
 
 SESSION = pytest.StashKey[Session]()
 RECORD = pytest.StashKey[TestRecord]()

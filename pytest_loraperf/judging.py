@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.markers import FasterThan, LatencyBudget, OutputEquivalent, VramBudget
 from pytest_loraperf.session import Session, TestRecord
+from pytest_loraperf.specs import FasterThan, Gates, LatencyBudget, OutputEquivalent, VramBudget
 from pytest_loraperf.strategies import CONTROL
 from pytest_loraperf.verdict import Verdict
 from pytest_loraperf.verdict.decision import decide
@@ -27,7 +27,7 @@ def judge(session: Session, record: TestRecord) -> list[Verdict]:
     Raises:
         LoraperfError: a reference cannot be built, or the test called nothing that could be measured.
     """
-    gates = record.gates
+    gates = record.gates or Gates()
     verdicts = []
     if session.settings.gpu_budget is not None and record.charge is not None:
         verdicts.append(_card(session, record, record.charge, session.settings.gpu_budget))

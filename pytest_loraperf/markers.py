@@ -1,256 +1,30 @@
-"""The markers: what each is called with, as frozen specs, checked before any test runs."""
+"""The markers, as ``pytest --markers`` shows them. What they are called with is read in ``specs``."""
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.units import parse_duration, parse_percent, parse_ratio, parse_size
-
-if TYPE_CHECKING:
-    import pytest
-
-    from pytest_loraperf.strategies import Strategies
-
-Phase = Literal["setup", "resident", "runtime"]
-PHASES: tuple[Phase, ...] = ("setup", "resident", "runtime")
-
-
-class MarkerError(LoraperfError):
-    """A marker's arguments are not what it takes."""
-
-
-@dataclass(frozen=True)
-class LatencyBudget:
-    """At most ``limit`` seconds; or, where ``of`` is given, at most ``limit`` times as long as that."""
-
-    limit: float
-    of: str | None = None
-
-
-@dataclass(frozen=True)
-class VramBudget:
-    """At most ``limit`` bytes of VRAM in one phase."""
-
-    limit: int
-    phase: Phase
-
-
-@dataclass(frozen=True)
-class FasterThan:
-    """Takes at most ``1 - by`` of the time of ``reference``."""
-
-    reference: str
-    by: float
-
-
-@dataclass(frozen=True)
-class OutputEquivalent:
-    """The output is that of ``to`` within limits; None leaves a limit to the default or unchecked.
-
-    ``rel_l2`` and ``max_abs`` are upper limits on latents, ``cosine`` and ``psnr`` (dB) lower ones;
-    ``image_psnr`` (dB) is one on the decoded image.
-    """
-
-    to: str
-    rel_l2: float | None = None
-    max_abs: float | None = None
-    cosine: float | None = None
-    psnr: float | None = None
-    image_psnr: float | None = None
-
-
-@dataclass(frozen=True)
-class NeedsGpu:
-    """Run only on a CUDA device with at least so many bytes and this compute capability."""
-
-    vram: int | None
-    capability: tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class Gates:
-    """All that the markers of one test ask for."""
-
-    strategies: tuple[str, ...] = ()
-    latency: tuple[LatencyBudget, ...] = ()
-    vram: tuple[VramBudget, ...] = ()
-    faster: tuple[FasterThan, ...] = ()
-    equivalent: tuple[OutputEquivalent, ...] = ()
-    needs: tuple[NeedsGpu, ...] = ()
-
-    @property
-    def references(self) -> tuple[str, ...]:
-        """Every arm that this test is compared with."""
-        return (
-            *(budget.of for budget in self.latency if budget.of),
-            *(faster.reference for faster in self.faster),
-            *(equivalent.to for equivalent in self.equivalent),
-        )
-
-    @property
-    def timed(self) -> bool:
-        """Whether a gate needs something that can be replayed or compared."""
-        return bool(self.latency or self.faster or self.equivalent)
-
-
-def lora_strategy(*names: str) -> tuple[str, ...]:
-    """lora_strategy(*names): run the test once for each strategy, through the fixture lora_pipeline; "all" is each that ships."""  # noqa: E501 - pytest prints this line
-    if not names or not all(isinstance(name, str) for name in names):
-        raise MarkerError(f"takes names of strategies, got {names!r}")
-    return names
-
-
-def latency_budget(limit: object = None, *, ratio: object = None, of: object = None) -> LatencyBudget:
-    """latency_budget(limit=None, *, ratio=None, of=None): at most limit ("1.5s"), or at most ratio times as long as another strategy or workload."""  # noqa: E501 - pytest prints this line
-    if (limit is None) == (ratio is None):
-        raise MarkerError('takes either a limit, such as "1.5s", or ratio= and of=')
-    if (ratio is None) != (of is None):
-        raise MarkerError('ratio= and of= go together, such as ratio=1.05, of="standard_lora"')
-    if limit is not None:
-        return LatencyBudget(parse_duration(limit))
-    return LatencyBudget(parse_ratio(ratio), _name("of", of))
-
-
-def vram_budget(limit: object, *, phase: object = "runtime") -> VramBudget:
-    """vram_budget(limit, *, phase="runtime"): at most limit ("14GB") of VRAM; phase is setup, resident or runtime."""  # noqa: E501 - pytest prints this line
-    if phase not in PHASES:
-        raise MarkerError(f"phase={phase!r}; the phases are {', '.join(PHASES)}")
-    return VramBudget(parse_size(limit), phase)
-
-
-def faster_than(reference: object, *, by: object = "0%") -> FasterThan:
-    """faster_than(reference, *, by="0%"): takes less time than another strategy or workload, by at least so much."""  # noqa: E501 - pytest prints this line
-    return FasterThan(_name("reference", reference), parse_percent(by))
-
-
-def output_equivalent(
-    to: object,
-    *,
-    rel_l2: object = None,
-    max_abs: object = None,
-    cosine: object = None,
-    psnr: object = None,
-    image_psnr: object = None,
-) -> OutputEquivalent:
-    """output_equivalent(to, *, rel_l2=None, max_abs=None, cosine=None, psnr=None, image_psnr=None): the same output as another strategy within limits, and not the output without the LoRA."""  # noqa: E501 - pytest prints this line
-    return OutputEquivalent(
-        _name("to", to),
-        _limit("rel_l2", rel_l2, low=0),
-        _limit("max_abs", max_abs, low=0),
-        _limit("cosine", cosine, low=-1, high=1),
-        _limit("psnr", psnr),
-        _limit("image_psnr", image_psnr),
-    )
-
-
-def needs_gpu(*, vram: object = None, capability: object = None) -> NeedsGpu:
-    """needs_gpu(*, vram=None, capability=None): skip unless there is a CUDA device with so much memory ("24GB") and this compute capability ("8.9")."""  # noqa: E501 - pytest prints this line
-    size = None if vram is None else parse_size(vram)
-    return NeedsGpu(size, None if capability is None else _capability(capability))
-
-
-def _name(argument: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise MarkerError(f"{argument}={value!r}; the name of a strategy or workload is allowed")
-    return value
-
-
-def _limit(argument: str, value: object, *, low: float = -math.inf, high: float = math.inf) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        span = f" from {low} to {high}" if high < math.inf else f" of at least {low}" if low > -math.inf else ""
-        raise MarkerError(f"{argument}={value!r}; a number{span} is allowed")
-    return float(value)
-
-
-def _capability(value: object) -> tuple[int, int]:
-    parts = value.split(".") if isinstance(value, str) else list(value) if isinstance(value, tuple | list) else []
-    if len(parts) != 2 or not all(str(part).isdecimal() for part in parts):  # noqa: PLR2004 - major, minor
-        raise MarkerError(f'capability={value!r}; write it as "8.9"')
-    return int(parts[0]), int(parts[1])
-
-
-MARKERS: dict[str, Callable[..., Any]] = {
-    function.__name__: function
-    for function in (lora_strategy, latency_budget, vram_budget, faster_than, output_equivalent, needs_gpu)
+MARKERS = {
+    "lora_strategy": (
+        "lora_strategy(*names): "
+        'run the test once for each strategy, through the fixture lora_pipeline; "all" is each that ships.'
+    ),
+    "latency_budget": (
+        "latency_budget(limit=None, *, ratio=None, of=None): "
+        'at most limit ("1.5s"), or at most ratio times as long as another strategy or workload.'
+    ),
+    "vram_budget": (
+        'vram_budget(limit, *, phase="runtime"): '
+        'at most limit ("14GB") of VRAM; phase is setup, resident or runtime.'
+    ),
+    "faster_than": (
+        'faster_than(reference, *, by="0%"): '
+        "takes less time than another strategy or workload, by at least so much."
+    ),
+    "output_equivalent": (
+        "output_equivalent(to, *, rel_l2=None, max_abs=None, cosine=None, psnr=None, image_psnr=None): "
+        "the same output as another strategy within limits, and not the output without the LoRA."
+    ),
+    "needs_gpu": (
+        "needs_gpu(*, vram=None, capability=None): "
+        'skip unless there is a CUDA device with so much memory ("24GB") and this compute capability ("8.9").'
+    ),
 }
-Spec = TypeVar("Spec")
-
-
-@dataclass
-class MarkerReport:
-    """What is wrong with the markers of a whole session, collected for one usage error."""
-
-    problems: list[str] = field(default_factory=list)
-
-    def add(self, item: pytest.Item, marker: str, error: Exception) -> None:
-        """Note one marker of one test."""
-        self.problems.append(f"  {item.nodeid}: @pytest.mark.{marker}: {error}")
-
-    def message(self) -> str:
-        """The usage error."""
-        tests = "test has a marker" if len(self.problems) == 1 else "tests have markers"
-        return "\n".join([f"loraperf: {len(self.problems)} {tests} that cannot be used:", *self.problems])
-
-
-def read_gates(item: pytest.Item, report: MarkerReport) -> Gates:
-    """Turn the markers of one test into its gates; what cannot be read goes into the report."""
-    found: dict[str, list[Any]] = {name: [] for name in MARKERS}
-    for mark in item.iter_markers():
-        if mark.name in MARKERS:
-            try:
-                found[mark.name].append(_call(MARKERS[mark.name], mark))
-            except LoraperfError as error:
-                report.add(item, mark.name, error)
-    return Gates(
-        strategies=tuple(name for names in reversed(found["lora_strategy"]) for name in names),
-        latency=_specs(found["latency_budget"]),
-        vram=_specs(found["vram_budget"]),
-        faster=_specs(found["faster_than"]),
-        equivalent=_specs(found["output_equivalent"]),
-        needs=_specs(found["needs_gpu"]),
-    )
-
-
-def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, report: MarkerReport) -> None:
-    """Check the names in a test's markers, and that the test has something for its gates to measure."""
-    fixtures: Sequence[str] = getattr(item, "fixturenames", ())
-    if "gpu_workload" not in fixtures:
-        # With gpu_workload a reference may also be a workload that the test registers when it runs.
-        for name in dict.fromkeys(gates.references):
-            _check_strategy(item, name, strategies, report)
-    for name in gates.strategies:
-        if name != "all":
-            _check_strategy(item, name, strategies, report)
-    has_pipeline = any(name.removesuffix("_pipeline") in (*strategies, "lora") for name in fixtures)
-    if gates.strategies and "lora_pipeline" not in fixtures:
-        report.add(item, "lora_strategy", MarkerError("the test does not use the fixture lora_pipeline"))
-    if gates.timed and not has_pipeline and "gpu_workload" not in fixtures:
-        wants = "needs lora_pipeline, a strategy's own fixture or gpu_workload in the test"
-        report.add(item, "latency_budget, faster_than or output_equivalent", MarkerError(wants))
-
-
-def _check_strategy(item: pytest.Item, name: str, strategies: Strategies, report: MarkerReport) -> None:
-    try:
-        strategies.find(name)
-    except LoraperfError as error:
-        report.problems.append(f"  {item.nodeid}: {error}")
-
-
-def _specs(found: Iterable[Spec]) -> tuple[Spec, ...]:
-    return tuple(dict.fromkeys(found))
-
-
-def _call(function: Callable[..., Any], mark: pytest.Mark) -> object:
-    try:
-        inspect.signature(function).bind(*mark.args, **mark.kwargs)
-    except TypeError as error:
-        usage = str(function.__doc__).partition(":")[0]
-        raise MarkerError(f"{error}; it is {usage}") from error
-    return function(*mark.args, **mark.kwargs)

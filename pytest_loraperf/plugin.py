@@ -11,16 +11,18 @@ import pytest
 from pytest_loraperf import fixtures, hookspec
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.fixtures import RECORD, SESSION, one_clear_line
-from pytest_loraperf.markers import MARKERS, Gates, MarkerReport, check_references, read_gates
+from pytest_loraperf.markers import MARKERS
 from pytest_loraperf.options import add_options, check_writable, read_settings
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import CONTROL, Strategies
-from pytest_loraperf.verdict import Status, Verdict
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-GATES = pytest.StashKey[Gates]()
+    from pytest_loraperf.specs import Gates
+    from pytest_loraperf.verdict import Verdict
+
+GATES: pytest.StashKey[Gates] = pytest.StashKey()
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -35,8 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Resolve the settings once, and register markers and fixtures."""
-    for function in MARKERS.values():
-        config.addinivalue_line("markers", str(function.__doc__))
+    for line in MARKERS.values():
+        config.addinivalue_line("markers", line)
     try:
         settings = read_settings(config)
         if settings.json is not None:
@@ -88,7 +90,7 @@ def _resolve_device(session: Session) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Say in one line what this run is held to."""
-    from pytest_loraperf.report.terminal import header  # noqa: PLC0415 - only where a header is printed
+    from pytest_loraperf.report.header import header  # noqa: PLC0415 - only where a header is printed
 
     return header(config.stash[SESSION])
 
@@ -106,8 +108,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Check every marker of every test, and report all that is wrong at once."""
+    marked = [item for item in items if any(mark.name in MARKERS for mark in item.iter_markers())]
+    if not marked:
+        return
+    from pytest_loraperf.specs import MarkerReport, check_references, read_gates  # noqa: PLC0415 - only for ours
+
     report = MarkerReport()
-    for item in items:
+    for item in marked:
         item.stash[GATES] = gates = read_gates(item, report)
         check_references(item, gates, config.stash[SESSION].strategies, report)
     if report.problems:
@@ -118,7 +125,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     """Open the test's record, skip what the device cannot run, and watch the memory of its set-up."""
     session = item.config.stash[SESSION]
-    gates = item.stash.get(GATES, Gates())
+    gates = item.stash.get(GATES, None)
     item.stash[RECORD] = record = session.records[item.nodeid] = TestRecord(item.nodeid, gates)
     with one_clear_line():
         reason = session.why_not(gates)
@@ -147,7 +154,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 def _note(item: pytest.Item, record: TestRecord, verdict: Verdict) -> None:
     record.verdicts.append(verdict)
     item.user_properties.append((f"loraperf_{verdict.code}", f"{verdict.status}: {verdict.message}"))
-    if verdict.status is not Status.PASS and verdict.detail:
+    if verdict.status != "PASS" and verdict.detail:
         item.add_report_section("call", f"loraperf {verdict.code}", "\n".join(verdict.detail))
 
 
@@ -176,20 +183,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
     """Print the strategy table."""
-    from pytest_loraperf.report.terminal import notes, summary  # noqa: PLC0415 - only at the end
-
     run = config.stash[SESSION]
     if _distributes(config) and _was_used(terminalreporter):
         run.notes["loraperf: the strategy table is not gathered from xdist workers; try using -n0"] = None
-    # Results are gathered by what imports torch: only where something was built, and torch is here already.
-    width = terminalreporter._tw.fullwidth  # noqa: SLF001 - pytest offers no other way to the width
-    if run.benches:
-        from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
-
-        lines = list(summary(gather(run), width))
-    else:
-        lines = list(notes(run.notes, width))
+    lines = _summary(run, terminalreporter._tw.fullwidth)  # noqa: SLF001 - pytest offers no other way to the width
     if lines:
         terminalreporter.section("loraperf")
         for line in lines:
             terminalreporter.line(line)
+
+
+def _summary(run: Session, width: int) -> list[str]:
+    if not run.benches and not run.notes:
+        return []
+    from pytest_loraperf.report.terminal import notes, summary  # noqa: PLC0415 - only where there is something
+
+    if not run.benches:
+        return list(notes(run.notes, width))
+    from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
+
+    return list(summary(gather(run), width))

@@ -1,6 +1,7 @@
 """What one run knows: the device, the benches, the measurements and the verdicts. Used by pytest and by the CLI.
 
-torch is imported when the first pipeline, workload or budget needs it, never before.
+torch is imported when the first pipeline, workload or budget needs it, never before; and this module is imported
+in every pytest run, so what makes many classes waits too.
 """
 
 from __future__ import annotations
@@ -11,13 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_loraperf.markers import Gates
-from pytest_loraperf.models import ModelSpec, Synthetic, parse_model
 from pytest_loraperf.options import Settings
-from pytest_loraperf.request import FULL_REQUEST, TINY_REQUEST, Request
 from pytest_loraperf.strategies import Strategies
 from pytest_loraperf.units import format_size
-from pytest_loraperf.verdict import Status, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +23,10 @@ if TYPE_CHECKING:
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.measure.ledger import Charge, Ledger
     from pytest_loraperf.measure.pairs import Measurer, Workload
+    from pytest_loraperf.models import ModelSpec
+    from pytest_loraperf.request import Request
+    from pytest_loraperf.specs import Gates
+    from pytest_loraperf.verdict import Verdict
 
 FULL_MODEL_NEEDS = 44 * 2**30
 """Bytes of VRAM that the full synthetic model needs in bf16 with its LoRA attached, with room."""
@@ -38,7 +39,7 @@ class TestRecord:
     __test__ = False  # its name starts as a test class's does
 
     nodeid: str
-    gates: Gates = field(default_factory=Gates)
+    gates: Gates | None = None
     charge: Charge | None = None
     bench: Bench | None = None
     strategy: str | None = None
@@ -129,6 +130,8 @@ class Session:
         Raises:
             ModelError: the value names no model.
         """
+        from pytest_loraperf.models import Synthetic, parse_model  # noqa: PLC0415 - start-up
+
         wanted = self.settings.model if value is None else value
         if wanted != "auto":
             return parse_model(wanted)
@@ -151,11 +154,14 @@ class Session:
 
     def request(self, model: object = None) -> Request:
         """Return the request that a model is called with unless a test says otherwise."""
+        from pytest_loraperf.models import Synthetic  # noqa: PLC0415 - start-up
+        from pytest_loraperf.request import FULL_REQUEST, TINY_REQUEST  # noqa: PLC0415
+
         return TINY_REQUEST if self.model(model) == Synthetic("tiny") else FULL_REQUEST
 
-    def why_not(self, gates: Gates) -> str | None:
+    def why_not(self, gates: Gates | None) -> str | None:
         """Say why ``needs_gpu`` skips a test on this device, or None."""
-        for needs in gates.needs:
+        for needs in gates.needs if gates else ():
             if not self.device.is_cuda:
                 return "needs_gpu: no CUDA device"
             if needs.vram is not None and self.device.total < needs.vram:
@@ -168,7 +174,7 @@ class Session:
 
     def watch_phase(self, record: TestRecord, phase: str) -> AbstractContextManager[None]:
         """Charge the memory of a phase to the test, where a budget asks for it."""
-        if self.settings.gpu_budget is None and not record.gates.vram:
+        if self.settings.gpu_budget is None and not (record.gates and record.gates.vram):
             return nullcontext()
         from pytest_loraperf.measure.ledger import Charge  # noqa: PLC0415 - imports torch
 
@@ -177,11 +183,11 @@ class Session:
 
     def has_gates(self, record: TestRecord) -> bool:
         """Whether there is anything to judge of a test."""
-        return record.charge is not None or record.gates.timed
+        return record.charge is not None or (record.gates is not None and record.gates.timed)
 
     def fails(self, verdict: Verdict) -> bool:
         """Whether a verdict fails its test; ``--loraperf-inconclusive=warn`` lets "cannot tell" pass."""
-        if verdict.status is Status.INCONCLUSIVE and self.settings.inconclusive == "warn":
+        if verdict.status == "INCONCLUSIVE" and self.settings.inconclusive == "warn":
             self.notes[f"warning: {verdict.message}"] = None
             return False
         return not verdict.passed

@@ -30,7 +30,7 @@ HEAVY = frozenset(
         "transformers",
     }
 )
-MAY_IMPORT_PYTEST = ("plugin", "options", "markers", "hookspec", "fixtures")
+MAY_IMPORT_PYTEST = ("plugin", "options", "markers", "hookspec", "fixtures", "specs")
 STARTS_LIGHT = ("plugin", "options", "markers", "hookspec", "fixtures", "session")
 ALWAYS_LIGHT = (
     "units",

@@ -10,9 +10,9 @@ import torch
 from pytest_loraperf.errors import DeviceError
 from pytest_loraperf.gpu import nvml
 from pytest_loraperf.gpu.device import Device, resolve_device
-from pytest_loraperf.markers import Gates, NeedsGpu
 from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session
+from pytest_loraperf.specs import Gates, NeedsGpu
 
 H100 = Device("cuda:0", "NVIDIA H100", 80 * 2**30, (9, 0), "580.1")
 
