@@ -90,6 +90,7 @@ def test_what_cannot_be_built_fails_the_test_in_one_line(
     result.assert_outcomes(errors=1, passed=1)
     result.stdout.fnmatch_lines([f"loraperf: {message}"])
     assert "Traceback" not in result.stdout.str()
+    assert "During handling" not in result.stdout.str()
 
 
 MARKERS = """
