@@ -27,14 +27,11 @@ Adapters = str | Path | Sequence[str | Path]
 @contextmanager
 def one_clear_line() -> Iterator[None]:
     """Fail the test with the message alone: the traceback of a wrong setting leads nowhere."""
-    message = None
     try:
         yield
     except LoraperfError as error:
-        message = f"loraperf: {error}"
-    # Outside of the handler: pytest would show the handled error as well.
-    if message is not None:
-        pytest.fail(message, pytrace=False)
+        # Without `from None` pytest would show the error that this one is made from as well.
+        raise pytest.fail.Exception(f"loraperf: {error}", pytrace=False) from None
 
 
 class LoraPipeline:

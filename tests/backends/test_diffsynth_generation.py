@@ -90,7 +90,7 @@ class TestGeneration:
             {"cfg": 4.0},
             {"extra": {"exponential_shift_mu": 2.0}},
         ],
-        ids=lambda change: "".join(change),
+        ids="".join,
     )
     def test_follows_the_request(
         self, backend: DiffSynth, pipe: Any, plain: Generation, change: dict[str, Any]
