@@ -26,11 +26,16 @@ SCHEMES = {
 
 
 def choose_scheme(strategy: Strategy, device: Device, choices: Choices) -> tuple[str, str]:
-    """Return the scheme for the quantize steps of a strategy that name none, and why.
+    """Return the scheme of a strategy's quantize steps, and why; what a step names itself is kept.
 
     Raises:
         StrategyError: the wanted scheme is unknown, or cannot run on this device.
     """
+    named = [step.scheme for step in strategy.steps if step.kind is StepKind.QUANTIZE]
+    for scheme in filter(None, named):
+        check_scheme(scheme, device)
+    if all(named):
+        return str(named[-1]), "named by the strategy"
     if choices.scheme != "auto":
         check_scheme(choices.scheme, device)
         return choices.scheme, "asked for"

@@ -180,6 +180,8 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
+    # Renaming over a link would take the link's place, not that of the file it names.
+    path = Path(os.path.realpath(path))
     # Renaming over /dev/null, as root in a container may, would take it from every other program.
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is there and no regular file")
@@ -203,15 +205,13 @@ def read_results(path: Path) -> Results:
         LoraperfError: it is missing, truncated, no JSON, or of another schema.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return Results.from_json(json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant))
+    except LoraperfError as error:
+        raise LoraperfError(f"results {path}: {error}") from error
     except OSError as error:
         raise LoraperfError(f"results {path}: cannot be read: {error.strerror}; check the path") from error
     except (ValueError, RecursionError) as error:
         raise LoraperfError(f"results {path}: no JSON, or truncated ({error}); measure again") from error
-    try:
-        return Results.from_json(data)
-    except LoraperfError as error:
-        raise LoraperfError(f"results {path}: {error}") from error
 
 
 def _refuse_constant(word: str) -> None:

@@ -45,7 +45,7 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
         LoraperfError: a value is missing or of another type; the message names its place after ``where``.
     """
     if kind is Any:
-        return value
+        return _read_any(value, where)
     if is_dataclass(kind):
         return _read_fields(kind, value, where)
     arguments = get_args(kind)
@@ -58,6 +58,17 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
         found = _checked(value, dict, "an object", where)
         return {key: from_plain(arguments[1], each, f"{where}[{key!r}]") for key, each in found.items()}
     return _read_scalar(kind, value, where)
+
+
+def _read_any(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _read_any(each, f"{where}[{key!r}]") for key, each in value.items()}
+    if isinstance(value, list):
+        return [_read_any(each, f"{where}[{i}]") for i, each in enumerate(value)]
+    # JSON has no infinity, but 1e999 is read as one.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong(where, _show(value), "a finite number")
+    return value
 
 
 def _read_fields(kind: Any, value: Any, where: str) -> Any:

@@ -227,6 +227,10 @@ AGAIN = "measure again to write it anew"
             lambda data: data["strategies"].update({"two\nlines": None}),
             rf"results.strategies['two\nlines'] is null, an object is expected; {AGAIN}",
         ),
+        (
+            lambda data: data.update(request={"cfg": [1.0, {"scale": math.inf}]}),
+            f"results.request['cfg'][1]['scale'] is Infinity, a finite number is expected; {AGAIN}",
+        ),
         (_without("schema"), "results.schema is null, this version reads 1; measure again with this version"),
         (
             lambda data: data.update(schema=2),
@@ -284,7 +288,14 @@ def test_file_that_is_no_json(tmp_path: Path, content: bytes, reason: str) -> No
     assert str(caught.value) == f"results {path}: no JSON, or truncated ({reason}); measure again"
 
 
-@pytest.mark.parametrize("content", ["[" * 200_000, json.dumps(EIGHT.to_json())[:-500]], ids=["deep", "truncated"])
+# Near the recursion limit: some Pythons parse it, and can then not walk through it.
+NEAR_LIMIT = json.dumps({**EIGHT.to_json(), "request": {"deep": "@"}}).replace('"@"', "[" * 990 + "]" * 990)
+TRUNCATED = json.dumps(EIGHT.to_json())[:-500]
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 200_000, NEAR_LIMIT, TRUNCATED], ids=["deep", "near-limit", "truncated"]
+)
 def test_broken_json(tmp_path: Path, content: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(content, encoding="utf-8")
@@ -292,6 +303,16 @@ def test_broken_json(tmp_path: Path, content: str) -> None:
         LoraperfError, match=r"^results .*results\.json: no JSON, or truncated \(.*\); measure again$"
     ):
         read_results(path)
+
+
+def test_number_that_overflows_to_infinity_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(EIGHT.to_json()).replace('"height": 1024', '"height": 1e999'), encoding="utf-8")
+    with pytest.raises(LoraperfError) as caught:
+        read_results(path)
+    assert str(caught.value) == (
+        f"results {path}: results.request['height'] is Infinity, a finite number is expected; {AGAIN}"
+    )
 
 
 def test_file_of_another_schema(tmp_path: Path) -> None:
@@ -330,6 +351,17 @@ def test_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(LoraperfError, match="it is there and no regular file"):
         write_results(link, EIGHT)
     assert link.is_symlink()
+
+
+def test_link_is_kept_and_its_file_replaced(tmp_path: Path) -> None:
+    kept, link = tmp_path / "shared" / "results.json", tmp_path / "results.json"
+    kept.parent.mkdir()
+    kept.write_text("old", encoding="utf-8")
+    link.symlink_to(kept)
+    write_results(link, EIGHT)
+    assert link.is_symlink()
+    assert read_results(kept) == EIGHT
+    assert [each.name for each in kept.parent.iterdir()] == ["results.json"]
 
 
 def test_write_that_breaks_off_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
