@@ -102,12 +102,8 @@ class TestManagedLayers:
 
 
 class TestAfterQuantizing:
-    @pytest.mark.parametrize(
-        ("scheme", "computed_in"), [("fp8_storage", torch.bfloat16), ("fp8_compute", FP8)]
-    )
-    def test_weights_are_moved_in_fp8_and_computed_as_before(
-        self, scheme: str, computed_in: torch.dtype
-    ) -> None:
+    @pytest.mark.parametrize(("scheme", "computed_in"), [("fp8_storage", torch.bfloat16), ("fp8_compute", FP8)])
+    def test_weights_are_moved_in_fp8_and_computed_as_before(self, scheme: str, computed_in: torch.dtype) -> None:
         pipe = tiny()
         quantize(pipe, pipe.dit, scheme, CPU)
         offload(pipe, 6 * GB)

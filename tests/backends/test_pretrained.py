@@ -21,6 +21,10 @@ from pytest_loraperf.backends.pretrained import LONGEST_REASON, build_pretrained
 from pytest_loraperf.backends.synthetic import TINY, build_synthetic, scaled_dit, tiny_vae
 from pytest_loraperf.backends.synthetic_text import tiny_text_encoder, tiny_tokenizer
 from pytest_loraperf.errors import ModelError
+from pytest_loraperf.models import Synthetic
+from pytest_loraperf.options import Settings
+from pytest_loraperf.request import TINY_REQUEST
+from pytest_loraperf.session import Session
 
 SHARDS = tuple(f"transformer/diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2))
 TEXT_ENCODER = "text_encoder/model.safetensors"
@@ -143,6 +147,15 @@ class TestFolder:
         assert pixels(loaded) == pixels(original)
         assert pixels(loaded, edit_image=RED) == pixels(original, edit_image=RED)
         assert pixels(loaded, edit_image=RED) != pixels(loaded)
+
+    def test_takes_strategies_as_what_was_saved_does(self, saved: Path) -> None:
+        session = Session(Settings(device="cpu"))
+        found, expected = (
+            session.bench(model).generate("fused_then_quantize", TINY_REQUEST).latents
+            for model in (f"pretrained:{saved}", Synthetic("tiny", seed=3))
+        )
+        session.close()
+        assert torch.equal(found, expected)
 
     def test_without_a_processor_is_no_edit_model(self, original: Any, folder: Path) -> None:
         shutil.rmtree(folder / "processor")

@@ -239,9 +239,7 @@ def linears(module: torch.nn.Module) -> dict[str, torch.nn.Linear]:
 
 
 class TestQuantizing:
-    @pytest.mark.parametrize(
-        ("scheme", "computed_in"), [("fp8_storage", torch.bfloat16), ("fp8_compute", FP8)]
-    )
+    @pytest.mark.parametrize(("scheme", "computed_in"), [("fp8_storage", torch.bfloat16), ("fp8_compute", FP8)])
     def test_rounds_every_linear_of_the_module_and_nothing_else(
         self, scheme: str, computed_in: torch.dtype
     ) -> None:
