@@ -146,7 +146,8 @@ class DiffSynth:
         # What was compiled before is compiled again when it is next warmed up. Keeping it breaks torch 2.11: with
         # torchao 0.17 it raises InternalTorchDynamoError on plain torchao Linears after DiffSynth's wrapped ones.
         torch.compiler.reset()
-        pipe.compile_pipeline()
+        # Shapes are taken as they are until they change; DiffSynth's default would make them symbols at once.
+        pipe.compile_pipeline(dynamic=None)
         blocks = _blocks(pipe.dit)
         done = sum(block._compiled_call_impl is not None for _, block in blocks)  # noqa: SLF001 - nn.Module.compile leaves no other trace
         return StepEffect(done, len(blocks))

@@ -122,7 +122,9 @@ def _quantize_torchao(pipe: BasePipeline, module: torch.nn.Module, scheme: str) 
     from diffsynth.core.quant import QuantizeConfig  # noqa: PLC0415 - heavy
     from diffsynth.core.vram.layers import LoRAHotLoadMixin  # noqa: PLC0415
 
-    config = QuantizeConfig(method=scheme)
+    # By default torchao switches on inductor's coordinate-descent tuning for the whole process: the arms that come
+    # after would be compiled otherwise than they are alone, and compiling one block takes minutes, not seconds.
+    config = QuantizeConfig(method=scheme, backend_config_kwargs={"set_inductor_config": False})
     attached = {
         layer.name: (layer.lora_A_weights, layer.lora_B_weights)
         for layer in module.modules()

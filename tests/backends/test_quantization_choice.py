@@ -32,6 +32,7 @@ from pytest_loraperf.strategies import (
 
 CPU = Device("cpu", "CPU")
 H100 = Device("cuda:0", "H100", 80 * 2**30, (9, 0))
+FP8_CPU = Device("cpu", "a CPU that says it has fp8 products", capability=(8, 9))
 L4 = Device("cuda:0", "L4", 24 * 2**30, (8, 9))
 A100 = Device("cuda:0", "A100", 80 * 2**30, (8, 0))
 
@@ -276,6 +277,46 @@ class TestQuantizing:
         assert str(caught.value) == (
             "step quantize: no scheme was chosen; allowed are fp8_storage, fp8_compute, torchao_fp8_w8a8"
         )
+
+
+class TestTorchao:
+    @pytest.fixture(autouse=True)
+    def on_any_device(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let torchao quantize here: it asks for a GPU, though its products run on the CPU as well."""
+        from torchao.quantization import quant_api
+
+        monkeypatch.setattr(quant_api, "_check_hardware_support", lambda _granularity: None)
+
+    def test_quantizes_every_linear(self) -> None:
+        from torchao.quantization import Float8Tensor
+
+        pipe = tiny()
+        effect = quantize(pipe, pipe.dit, "torchao_fp8_w8a8", FP8_CPU)
+        assert (effect.layers, effect.total) == (34, 34)
+        assert {type(linear.weight) for linear in linears(pipe.dit).values()} == {Float8Tensor}
+
+    def test_keeps_an_attached_lora(self) -> None:
+        from diffsynth.core.vram.layers import LoRAHotLoadMixin
+
+        pipe = tiny()
+        pipe.dit = pipe.enable_lora_hot_loading(pipe.dit)
+        before = {layer.name: layer for layer in pipe.dit.modules() if isinstance(layer, LoRAHotLoadMixin)}
+        for layer in before.values():
+            layer.lora_A_weights.append(torch.ones(1))
+        quantize(pipe, pipe.dit, "torchao_fp8_w8a8", FP8_CPU)
+        after = {layer.name: layer for layer in pipe.dit.modules() if isinstance(layer, LoRAHotLoadMixin)}
+        assert len(after) == len(before) == 34
+        assert all(after[name] is not layer for name, layer in before.items())
+        assert all(after[name].lora_A_weights is layer.lora_A_weights for name, layer in before.items())
+
+    def test_leaves_the_process_as_it_is(self) -> None:
+        import torch._inductor.config as inductor
+
+        before = inductor.coordinate_descent_tuning, torch.get_float32_matmul_precision()
+        pipe = tiny()
+        quantize(pipe, pipe.dit, "torchao_fp8_w8a8", FP8_CPU)
+        assert (inductor.coordinate_descent_tuning, torch.get_float32_matmul_precision()) == before
+        assert before == (False, "highest")
 
 
 def test_every_scheme_is_explained() -> None:
