@@ -6,6 +6,7 @@ It knows nothing of pytest; the plugin and the command line both work with it.
 from __future__ import annotations
 
 import gc
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -232,17 +233,18 @@ class Bench:
         try:
             self._build_steps(arm)
         except LoraperfError as error:
-            self._failed(arm, str(error))
+            self._failed(arm, str(error), error)
             raise
         except torch.OutOfMemoryError as error:
             reason = str(error).split(". ")[0]
-            self._failed(arm, f"strategy {arm.name}: out of memory while it was built: {reason}")
+            self._failed(arm, f"strategy {arm.name}: out of memory while it was built: {reason}", error)
             raise LoraperfError(str(arm.error)) from error
         arm.resident = self.shop.ledger.resident[self._holder(arm.name)] + self.shop.ledger.meter.overhead()
 
-    def _failed(self, arm: Arm, why: str) -> None:
+    def _failed(self, arm: Arm, why: str, error: BaseException) -> None:
         arm.error = why
         arm.pipeline = None
+        _clear_frames(error)
         gc.collect()
         self.shop.ledger.forget(self._holder(arm.name))
 
@@ -295,6 +297,13 @@ class Bench:
         norms = weight_norms(module, names=self.shop.backend.lora_targets(pipeline))
         write_synthetic_adapter(path, norms, device=self.shop.device.torch_name)
         return AdapterSource(path)
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Let go of what the frames of an error hold: pytest keeps errors, and a half-built pipeline is tens of GB."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _shrinks(arm: Arm) -> int:

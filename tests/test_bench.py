@@ -206,6 +206,27 @@ def test_out_of_memory_is_one_line(bench: Bench, backend: Pretend, monkeypatch: 
         bench.arm("plain_a")
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), StrategyError("it cannot be done")]
+)
+def test_a_kept_error_holds_no_half_built_pipeline(
+    bench: Bench, backend: Pretend, card: Card, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def half(*_: object, **__: object) -> None:
+        begun = Pipeline(card, 30 * GB)
+        assert card.level() == 30 * GB
+        try:
+            raise error
+        finally:
+            begun.card.touch()
+
+    monkeypatch.setattr(backend, "build", half)
+    with pytest.raises(LoraperfError) as caught:
+        bench.arm("plain_a")
+    assert caught.value.__traceback__ is not None
+    assert card.level() == 0
+
+
 def test_an_unknown_strategy(bench: Bench) -> None:
     with pytest.raises(StrategyError, match="unknown strategy 'plain_c'; did you mean plain_"):
         bench.arm("plain_c")

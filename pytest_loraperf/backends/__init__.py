@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_loraperf.backends.quiet import quiet
 from pytest_loraperf.errors import LoraperfError
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def load_backend(device: Device) -> Backend:
         LoraperfError: DiffSynth is not installed, or cannot be imported; the message says what to install.
     """
     try:
-        from pytest_loraperf.backends.diffsynth import DiffSynth  # noqa: PLC0415 - imports diffsynth
+        with quiet():
+            from pytest_loraperf.backends.diffsynth import DiffSynth  # noqa: PLC0415 - imports diffsynth
     except ImportError as error:
         raise LoraperfError(
             f"the backend diffsynth cannot be imported ({error}); pip install 'pytest-loraperf[diffsynth]'"

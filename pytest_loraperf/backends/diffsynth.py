@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import torch
 from pytest_loraperf.backends import offloading, quantization
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
+from pytest_loraperf.backends.quiet import quiet, warnings_shown
 from pytest_loraperf.backends.synthetic import build_synthetic, has_image
 from pytest_loraperf.errors import LoraperfError, ModelError
 from pytest_loraperf.gpu.device import Device
@@ -119,7 +119,7 @@ class DiffSynth:
         }
         if request.edit_image is not None:
             arguments["edit_image"] = _open_image(request.edit_image)
-        with decoded_latents(pipeline.vae) as latents:
+        with warnings_shown(), decoded_latents(pipeline.vae) as latents:
             image = pipeline(**arguments)
         return Generation(latents[-1], image if has_image(pipeline) else None)
 
@@ -206,10 +206,3 @@ def decoded_latents(vae: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
         yield seen
     finally:
         del vae.decode
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep DiffSynth's prints ("840 tensors are fused…") out of the user's terminal."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield

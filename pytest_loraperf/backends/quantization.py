@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_loraperf.backends.protocol import Choices, StepEffect
+from pytest_loraperf.backends.quiet import quiet
 from pytest_loraperf.errors import StrategyError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.strategies import StepKind, Strategy
@@ -75,8 +76,9 @@ def check_scheme(scheme: str, device: Device) -> None:
 def why_no_torchao() -> str | None:
     """Say what is missing for the torchao scheme, or None."""
     try:
-        import torchao  # noqa: F401, PLC0415 - an optional package, asked for only here
-        from diffsynth.core.quant import QuantizeConfig  # noqa: F401, PLC0415
+        with quiet():
+            import torchao.quantization  # noqa: F401, PLC0415 - an optional package, asked for only here
+            from diffsynth.core.quant import QuantizeConfig  # noqa: F401, PLC0415
     except ImportError as error:
         return f"torchao is not usable ({error}); pip install 'pytest-loraperf[torchao]'"
     return None

@@ -1,0 +1,24 @@
+"""What the libraries print and warn of: kept out of the terminal and of suites where a warning is an error."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drop prints ("840 tensors are fused…") and warnings, on which nobody could act: of imports and steps."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Show each warning once, whatever the user's filters make of it: inductor's must not break a compilation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        yield
