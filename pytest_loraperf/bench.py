@@ -58,7 +58,6 @@ class Arm:
     setup: list[StepRecord] = field(default_factory=list)
     setup_peak: Peak = field(default_factory=Peak)
     runtime_peak: Peak = field(default_factory=Peak)
-    resident: int = 0
     matches: tuple[Match, ...] = ()
     error: str | None = None
     first_call: dict[str, float] = field(default_factory=dict)
@@ -67,6 +66,11 @@ class Arm:
     def name(self) -> str:
         """The strategy's name."""
         return self.recipe.strategy.name
+
+    @property
+    def resident(self) -> int:
+        """Bytes that it holds once it is built."""
+        return self.setup_peak.resident
 
     @property
     def alone(self) -> bool:
@@ -216,18 +220,17 @@ class Bench:
         known = max((other.need for other in self.arms.values()), default=0)
         need = arm.need or known or self.shop.device.total
         for other in list(self.arms.values()):
-            free = self.shop.device.total - VRAM_MARGIN - sum(self.shop.ledger.resident.values())
-            if need <= free:
+            if need <= self.shop.ledger.meter.free() - VRAM_MARGIN:
                 return
             if other is not arm and other.name not in keep:
                 self._park(other)
 
     def _park(self, arm: Arm) -> None:
         if arm.pipeline is not None:
-            arm.pipeline = None
-            arm.first_call.clear()
-            gc.collect()
-            self.shop.ledger.forget(self._holder(arm.name))
+            with self.shop.ledger.release(self._holder(arm.name)):
+                arm.pipeline = None
+                arm.first_call.clear()
+                gc.collect()
 
     def _build(self, arm: Arm) -> None:
         try:
@@ -239,14 +242,13 @@ class Bench:
             reason = str(error).split(". ")[0]
             self._failed(arm, f"strategy {arm.name}: out of memory while it was built: {reason}", error)
             raise LoraperfError(str(arm.error)) from error
-        arm.resident = self.shop.ledger.resident[self._holder(arm.name)] + self.shop.ledger.meter.overhead()
 
     def _failed(self, arm: Arm, why: str, error: BaseException) -> None:
         arm.error = why
-        arm.pipeline = None
-        _clear_frames(error)
-        gc.collect()
-        self.shop.ledger.forget(self._holder(arm.name))
+        with self.shop.ledger.release(self._holder(arm.name)):
+            arm.pipeline = None
+            _clear_frames(error)
+            gc.collect()
 
     def _build_steps(self, arm: Arm) -> None:
         shop, strategy = self.shop, arm.recipe.strategy
@@ -279,6 +281,7 @@ class Bench:
         arm.setup.append(StepRecord(step, seconds, effect, peak.needed))
         arm.setup_peak.needed = max(arm.setup_peak.needed, peak.needed)
         arm.setup_peak.allocated = max(arm.setup_peak.allocated, peak.allocated)
+        arm.setup_peak.resident = peak.resident
 
     def _match(self, pipeline: Any) -> tuple[Match, ...]:
         shapes = self.shop.backend.lora_shapes(pipeline)

@@ -32,6 +32,7 @@ class Card:
     def __init__(self) -> None:
         self.held: dict[int, int] = {}
         self.top = 0
+        self.neighbours = 0
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -49,8 +50,14 @@ class Card:
     def peak(self) -> int:
         return self.top
 
+    def allocated(self) -> int:
+        return self.level()
+
     def allocated_peak(self) -> int:
         return self.top
+
+    def free(self) -> int:
+        return CARD.total - self.overhead() - self.level() - self.neighbours
 
     def overhead(self) -> int:
         return GB // 2
@@ -152,6 +159,13 @@ def test_an_arm_knows_its_own_memory_only(bench: Bench) -> None:
     assert arm.setup_peak.needed == 39 * GB + GB // 2
     assert arm.resident == 19 * GB + GB // 2
     assert arm.runtime_peak.needed == 20 * GB + GB // 2
+
+
+def test_what_other_processes_hold_is_no_room(bench: Bench, card: Card) -> None:
+    bench.arm("small_a")
+    card.neighbours = 30 * GB
+    bench.arm("plain_a")
+    assert resident(bench) == {"plain_a"}
 
 
 def test_two_that_fit_are_together_whatever_their_order(bench: Bench) -> None:

@@ -12,10 +12,14 @@ from pytest_loraperf.measure.memory import Meter
 
 @dataclass
 class Peak:
-    """The peak of one operation in bytes: what its arm needs, overhead included, and live tensors alone."""
+    """Bytes of an arm's operations: the most that it needed, of live tensors alone, and what it keeps afterwards.
+
+    ``needed`` and ``resident`` include the overhead of the process.
+    """
 
     needed: int = 0
     allocated: int = 0
+    resident: int = 0
 
 
 @dataclass
@@ -37,13 +41,17 @@ class Charge:
 class Ledger:
     """Memory by holder.
 
-    Pipelines stay built between tests. ``resident`` holds the bytes of each, so that a test is not charged the
-    pipelines of others: with all of them on one device, a test for a small card would fail for its neighbours.
+    Pipelines stay built between tests. ``resident`` holds the bytes that each added to what is reserved, so that
+    a test is not charged the pipelines of others: with all of them on one device, a test for a small card would
+    fail for its neighbours. An arm that fills gaps in others' segments adds less than it needs on a card of its
+    own; that is at least its live tensors.
     """
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
         self.resident: dict[str, int] = {}
+        self._live: dict[str, int] = {}
+        self._orphaned = 0
         self._charge: Charge | None = None
         self._phase = ""
 
@@ -61,7 +69,7 @@ class Ledger:
             with self.meter.watching():
                 yield
         finally:
-            self._note(sum(self.resident.values()))
+            self._note(self._held())
             self._charge = None
 
     @contextmanager
@@ -70,26 +78,43 @@ class Ledger:
 
         Afterwards ``resident`` has what the holder keeps.
         """
-        self._note(sum(self.resident.values()))
+        self._note(self._held())
         self.meter.reset_peak()
         mine = self.resident.get(holder, 0)
-        others = sum(self.resident.values()) - mine
+        others = self._held() - mine
         foreign = self.meter.level() - mine
+        foreign_live = self.meter.allocated() - self._live.get(holder, 0)
         try:
             with self.meter.watching():
                 yield
         finally:
             overhead = self.meter.overhead()
-            peak.needed = max(peak.needed, self.meter.peak() - foreign + overhead)
-            peak.allocated = max(peak.allocated, self.meter.allocated_peak() - foreign)
+            live_peak = self.meter.allocated_peak() - foreign_live
+            needed = max(self.meter.peak() - foreign, live_peak) + overhead
+            peak.needed = max(peak.needed, needed)
+            peak.allocated = max(peak.allocated, live_peak)
             self._note(others)
+            if self._charge is not None:
+                self._charge.raise_to(needed, self._phase)
             self.resident[holder] = max(0, self.meter.level() - foreign)
+            self._live[holder] = max(0, self.meter.allocated() - foreign_live)
+            peak.resident = max(self.resident[holder], self._live[holder]) + overhead
             self.meter.reset_peak()
 
-    def forget(self, holder: str) -> None:
-        """The holder's memory was given back."""
-        self.resident.pop(holder, None)
-        self.meter.reset_peak()
+    @contextmanager
+    def release(self, holder: str) -> Iterator[None]:
+        """Let go of a holder's memory in this context; segments that others share stay, charged to no test."""
+        before = self.meter.level()
+        try:
+            yield
+        finally:
+            released = before - self.meter.level()
+            self._orphaned += self.resident.pop(holder, 0) - released
+            self._live.pop(holder, None)
+            self.meter.reset_peak()
+
+    def _held(self) -> int:
+        return sum(self.resident.values()) + self._orphaned
 
     def _note(self, not_mine: int) -> None:
         if self._charge is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,8 +33,14 @@ class Meter(Protocol):
     def peak(self) -> int:
         """The highest level since the last reset, without the overhead."""
 
+    def allocated(self) -> int:
+        """Bytes of live tensors now."""
+
     def allocated_peak(self) -> int:
         """The highest sum of live tensors since the last reset."""
+
+    def free(self) -> int:
+        """Bytes that are left on the device, whoever holds the rest."""
 
     def overhead(self) -> int:
         """Bytes that this process holds besides tensors: the CUDA context and libraries."""
@@ -75,9 +82,19 @@ class CudaMeter:
         """Bytes reserved at most: allocations and the allocator's fragmentation."""
         return torch.cuda.max_memory_reserved(self._index)
 
+    def allocated(self) -> int:
+        """Bytes of live tensors."""
+        return torch.cuda.memory_allocated(self._index)
+
     def allocated_peak(self) -> int:
         """Bytes of live tensors at most."""
         return torch.cuda.max_memory_allocated(self._index)
+
+    def free(self) -> int:
+        """Bytes that the driver has left once unused cache is given back."""
+        torch.cuda.synchronize(self._index)
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(self._index)[0]
 
     def overhead(self) -> int:
         """Bytes of this process that torch did not reserve; 0 where the driver does not tell."""
@@ -125,9 +142,17 @@ class TensorBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
         """Bytes of live tensors at most."""
         return self._peak
 
-    def allocated_peak(self) -> int:
+    def allocated(self) -> int:
         """The same: nothing is reserved ahead."""
+        return self._level
+
+    def allocated_peak(self) -> int:
+        """The same."""
         return self._peak
+
+    def free(self) -> int:
+        """No limit: what host memory has left is not watched."""
+        return sys.maxsize
 
     def overhead(self) -> int:
         """Return none: there is no context."""

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
+import pytest
 import torch
 
 from pytest_loraperf.gpu.device import Device
@@ -85,8 +88,8 @@ def test_what_is_forgotten_is_charged_no_more() -> None:
     held = {}
     with ledger.operation("a", Peak()):
         held["a"] = tensor(100)
-    held.clear()
-    ledger.forget("a")
+    with ledger.release("a"):
+        held.clear()
     with ledger.test_phase(charge, "runtime"):
         tensor(1)
     assert charge.peak == (1 * KB, "runtime")
@@ -94,3 +97,76 @@ def test_what_is_forgotten_is_charged_no_more() -> None:
 
 def test_nothing_used_is_no_charge() -> None:
     assert Charge().peak == (0, "runtime")
+
+
+class Segments:
+    """A device that gives memory out in segments: a tensor may lie in the gap that another's segment has."""
+
+    kind = "VRAM"
+
+    def __init__(self) -> None:
+        self.reserved = self.live = self.top = self.live_top = 0
+
+    def hold(self, reserved: int, live: int) -> None:
+        self.reserved += reserved
+        self.live += live
+        self.top, self.live_top = max(self.top, self.reserved), max(self.live_top, self.live)
+
+    def watching(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def reset_peak(self) -> None:
+        self.top, self.live_top = self.reserved, self.live
+
+    def level(self) -> int:
+        return self.reserved
+
+    def peak(self) -> int:
+        return self.top
+
+    def allocated(self) -> int:
+        return self.live
+
+    def allocated_peak(self) -> int:
+        return self.live_top
+
+    def free(self) -> int:
+        return 100 - self.reserved
+
+    def overhead(self) -> int:
+        return 1
+
+
+class TestGapsInSegments:
+    @pytest.fixture
+    def device(self) -> Segments:
+        return Segments()
+
+    @pytest.fixture
+    def ledger(self, device: Segments) -> Ledger:
+        ledger = Ledger(device)
+        with ledger.operation("first", Peak()):
+            device.hold(reserved=24, live=20)
+        return ledger
+
+    def test_an_arm_that_fills_them_needs_its_tensors_all_the_same(self, ledger: Ledger, device: Segments) -> None:
+        peak, charge = Peak(), Charge()
+        with ledger.test_phase(charge, "setup"), ledger.operation("second", peak):
+            device.hold(reserved=16, live=20)
+        assert (peak.needed, peak.allocated, peak.resident) == (21, 20, 21)
+        assert charge.phases == {"setup": 21}
+
+    def test_what_is_left_of_a_released_arm_is_charged_to_no_test(self, ledger: Ledger, device: Segments) -> None:
+        with ledger.operation("second", Peak()):
+            device.hold(reserved=16, live=20)
+        with ledger.release("first"):
+            device.hold(reserved=-20, live=-20)  # 4 stay, for the second lies in them
+        charge = Charge()
+        with ledger.test_phase(charge, "runtime"):
+            device.hold(reserved=3, live=3)
+        assert charge.phases == {"runtime": 4}
+        with ledger.release("second"):
+            device.hold(reserved=-20, live=-20)
+        with ledger.test_phase(after := Charge(), "runtime"):
+            device.hold(reserved=3, live=3)
+        assert after.phases == {"runtime": 7}  # what the test before still holds, too
