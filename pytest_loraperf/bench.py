@@ -37,7 +37,7 @@ from pytest_loraperf.lora import (
     write_synthetic_adapter,
 )
 from pytest_loraperf.measure.ledger import Ledger, Peak
-from pytest_loraperf.measure.timing import Stopwatch
+from pytest_loraperf.measure.timing import NO_TICK, Stopwatch, Tick
 from pytest_loraperf.models import ModelSpec
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Step, StepKind, Strategies
@@ -51,7 +51,10 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Arm:
-    """One strategy's pipeline, and what is known of it. ``pipeline`` is None while it is not on the bench."""
+    """One strategy's pipeline, and what is known of it. ``pipeline`` is None while it is not on the bench.
+
+    ``first_generation`` is the seconds of the very first one, which compiles and allocates.
+    """
 
     recipe: Recipe
     pipeline: Any = None
@@ -61,6 +64,7 @@ class Arm:
     matches: tuple[Match, ...] = ()
     error: str | None = None
     first_call: dict[str, float] = field(default_factory=dict)
+    first_generation: float | None = None
 
     @property
     def name(self) -> str:
@@ -172,15 +176,16 @@ class Bench:
         with self.shop.ledger.operation(self._holder(name), arm.runtime_peak):
             seconds = self.shop.watch.time(lambda: made.append(self.run(name, request)))
         arm.first_call.setdefault(request.key, seconds)
+        arm.first_generation = arm.first_generation or seconds
         generation = made[0]
         self._outputs[name, request.key] = kept = Output(
             generation.latents.detach().to("cpu", torch.float32), generation.image
         )
         return Generation(kept.latents, kept.image)
 
-    def run(self, name: str, request: Request) -> Generation:
+    def run(self, name: str, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run one generation of an arm that is on the bench, and nothing else: this is what is timed."""
-        return self.shop.backend.generate(self.arms[name].pipeline, request)
+        return self.shop.backend.generate(self.arms[name].pipeline, request, tick)
 
     def output(self, name: str, request: Request) -> Output:
         """Return what this strategy gives for a request, generated at most once."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pytest_loraperf import __version__
-from pytest_loraperf.measure.pairs import Paired, Taken
+from pytest_loraperf.measure.rounds import Paired, Rounds
+from pytest_loraperf.measure.validity import findings
 from pytest_loraperf.report.results import (
+    ComparisonRecord,
     Latency,
     LoraCoverage,
     Machine,
@@ -17,17 +19,23 @@ from pytest_loraperf.report.results import (
     Ratio,
     Results,
     SetupStep,
+    StepSeconds,
     StrategyResult,
     VerdictRecord,
     Vram,
 )
 from pytest_loraperf.strategies import REFERENCE
-from pytest_loraperf.verdict.decision import decide, median_interval
+from pytest_loraperf.units import format_duration
+from pytest_loraperf.verdict.decision import estimate, median_interval
 from pytest_loraperf.workloads import StrategyWorkload
 
 if TYPE_CHECKING:
     from pytest_loraperf.bench import Arm, Bench
     from pytest_loraperf.session import Session
+
+
+TOO_SHORT = 20e-6
+"""Seconds; below this much of what is timed is the clock and the call itself."""
 
 
 def gather(session: Session) -> Results:
@@ -48,11 +56,19 @@ def gather(session: Session) -> Results:
         request=_request(session, first),
         strategies=dict(sorted(strategies.items(), key=lambda pair: _place(pair[0], order))),
         verdicts=tuple(
-            VerdictRecord(record.nodeid, record.strategy, verdict.code, str(verdict.status), verdict.message)
+            VerdictRecord(
+                record.nodeid,
+                record.strategy,
+                verdict.code,
+                str(verdict.status),
+                verdict.message,
+                verdict.tighter,
+            )
             for record in session.records.values()
             for verdict in record.verdicts
         ),
-        notes=(*session.notes, *_recipe_notes(session)),
+        comparisons=tuple(map(_comparison, session.measurer)) if session.measured else (),
+        notes=(*session.notes, *_recipe_notes(session), *_validity_notes(session)),
     )
 
 
@@ -70,24 +86,55 @@ def _recipe_notes(session: Session) -> dict[str, None]:
     return dict.fromkeys(note for arm in arms for note in arm.recipe.notes)
 
 
+def _validity_notes(session: Session) -> dict[str, None]:
+    """Return what makes the samples doubtful, each once."""
+    found: dict[str, None] = {}
+    for rounds in session.measurer if session.measured else ():
+        names = {workload.key: workload.name for workload in rounds.workloads}
+        readings = [{names[key]: reading for key, reading in each.items()} for each in rounds.readings]
+        if session.device.is_cuda:
+            monitor = session.monitor
+            said = findings(readings, unexplained=monitor.unexplained, slowdown_c=monitor.slowdown_temperature())
+            found |= {f"validity: {each.message}": None for each in said}
+        for key, name in names.items():
+            seconds = rounds.seconds(key)
+            if seconds and median(seconds) < TOO_SHORT:
+                found[
+                    f"validity: {name} took {format_duration(median(seconds))}, too short to be timed; "
+                    "repeat the work inside the callable"
+                ] = None
+    return found
+
+
+def _comparison(rounds: Rounds) -> ComparisonRecord:
+    names = {workload.key: workload.name for workload in rounds.workloads}
+    return ComparisonRecord(
+        arms=tuple(names.values()),
+        interleaved=rounds.interleaved,
+        order=tuple(" ".join(names[key] for key in keys) for keys in rounds.order),
+        dropped=len(rounds.taken) - len(rounds.counted()),
+        errors={names[key]: f"{type(error).__name__}: {error}" for key, error in rounds.errors.items()},
+    )
+
+
 def _place(label: str, order: list[str]) -> int:
     name = label.split(" ", maxsplit=1)[0]
     return order.index(name) if name in order else len(order)
 
 
 def _machine(session: Session) -> Machine:
-    # A session without a bench never looked at the device, and must not import torch to say so.
-    if not session.benches:
+    # A session that measured nothing never looked at the device, and must not import torch to say so.
+    if not session.benches and not session.measured:
         return Machine(device="", name="", driver=None, torch="", backend="", memory_kind="")
-    import torch  # noqa: PLC0415 - it is imported already where there is a bench
+    import torch  # noqa: PLC0415 - it is imported already where anything was measured
 
-    device, backend = session.device, session.shop.backend
+    device, backend = session.device, session.shop.backend if session.benches else None
     return Machine(
         device=device.torch_name,
         name=device.name,
         driver=device.driver,
         torch=torch.__version__,
-        backend=f"{backend.name} {backend.version}",
+        backend=f"{backend.name} {backend.version}" if backend else "",
         memory_kind=session.ledger.meter.kind,
     )
 
@@ -95,7 +142,7 @@ def _machine(session: Session) -> Machine:
 def _strategy(session: Session, bench: Bench, arm: Arm) -> StrategyResult:
     strategy = arm.recipe.strategy
     taken = _taken(session, bench, arm.name)
-    samples = taken.samples if taken else ()
+    samples = _generation_seconds(taken)
     return StrategyResult(
         steps=tuple(str(step) for step in strategy.steps),
         scheme=arm.recipe.scheme,
@@ -111,8 +158,11 @@ def _strategy(session: Session, bench: Bench, arm: Arm) -> StrategyResult:
                 note=record.effect.note,
             )
             for record in arm.setup
-        ),
+        )
+        + _first_call(arm, samples),
         samples_s=samples,
+        gpu_s=_gpu_seconds(taken),
+        steps_s=_steps(taken),
         latency=_latency(samples),
         ratio=_ratio(session, taken, _taken(session, bench, REFERENCE)),
         vram=Vram(
@@ -127,32 +177,80 @@ def _strategy(session: Session, bench: Bench, arm: Arm) -> StrategyResult:
     )
 
 
+def _first_call(arm: Arm, samples: tuple[float, ...]) -> tuple[SetupStep, ...]:
+    """Return what the first generation took longer than those measured: compilation, allocation, warming up."""
+    if arm.first_generation is None or not samples:
+        return ()
+    extra = max(0.0, arm.first_generation - median(samples))
+    return (SetupStep(step="first generation", seconds=extra, layers=0, layers_total=0, vram_peak=None),)
+
+
 def _latency(samples: tuple[float, ...]) -> Latency | None:
     if not samples:
         return None
     return Latency(median_s=median(samples), ci_s=median_interval(samples), rounds=len(samples))
 
 
-def _taken(session: Session, bench: Bench, name: str) -> Taken | None:
-    """Return the first samples of a strategy, in seconds a generation."""
-    for taken in session.measurer.taken:
-        workload = taken.workload
-        if isinstance(workload, StrategyWorkload) and workload.bench is bench and workload.name == name:
-            count = len(workload.requests)
-            return Taken(workload, tuple(seconds / count for seconds in taken.samples))
-    return None
+@dataclass(frozen=True)
+class _Taken:
+    """The rounds that hold the most samples of a strategy's workload."""
+
+    workload: StrategyWorkload
+    rounds: Rounds
 
 
-def _ratio(session: Session, taken: Taken | None, reference: Taken | None) -> Ratio | None:
+def _taken(session: Session, bench: Bench, name: str) -> _Taken | None:
+    """Return the longest series of rounds of a strategy."""
+    found = [
+        _Taken(workload, rounds)
+        for rounds in session.measurer
+        for workload in rounds.workloads
+        if isinstance(workload, StrategyWorkload) and workload.bench is bench and workload.name == name
+    ]
+    return max(found, key=lambda taken: len(taken.rounds.samples(taken.workload.key)), default=None)
+
+
+def _generation_seconds(taken: _Taken | None) -> tuple[float, ...]:
+    """Return seconds a generation: a test may have called its pipeline several times."""
+    if taken is None:
+        return ()
+    count = len(taken.workload.requests)
+    return tuple(seconds / count for seconds in taken.rounds.seconds(taken.workload.key))
+
+
+def _gpu_seconds(taken: _Taken | None) -> tuple[float, ...]:
+    if taken is None:
+        return ()
+    count = len(taken.workload.requests)
+    samples = taken.rounds.samples(taken.workload.key)
+    return tuple(each.gpu_seconds / count for each in samples if each.gpu_seconds is not None)
+
+
+def _steps(taken: _Taken | None) -> StepSeconds | None:
+    """Return the medians of the first denoising step, and of the others."""
+    steps = [each.steps for each in taken.rounds.samples(taken.workload.key) if each.steps] if taken else []
+    if not steps:
+        return None
+    others = [seconds for each in steps for seconds in each[1:]]
+    return StepSeconds(first=median(each[0] for each in steps), others=median(others) if others else None)
+
+
+def _ratio(session: Session, taken: _Taken | None, reference: _Taken | None) -> Ratio | None:
     """Return the ratio to the reference: of the rounds that they shared, else of those that each had."""
     if taken is None or reference is None or taken.workload.key == reference.workload.key:
         return None
-    paired = session.measurer.pair(taken.workload.key, reference.workload.key)
-    if paired is None:
-        rounds = min(len(taken.samples), len(reference.samples))
-        paired = Paired(taken.samples[:rounds], reference.samples[:rounds], interleaved=False)
-    found = decide(paired.samples, paired.reference, max_ratio=1.0)
-    return Ratio(of=REFERENCE, value=found.ratio, ci=found.interval, interleaved=paired.interleaved)
+    mine, other = taken.workload.key, reference.workload.key
+    shared = session.measurer.pair(mine, other)
+    if shared is not None:
+        paired = shared.paired(mine, other)
+    else:
+        samples, others = _generation_seconds(taken), _generation_seconds(reference)
+        rounds = min(len(samples), len(others))
+        paired = Paired(samples[:rounds], others[:rounds], interleaved=False)
+    if not paired.samples:
+        return None
+    value, interval = estimate(paired.samples, paired.reference)
+    return Ratio(of=REFERENCE, value=value, ci=interval, interleaved=paired.interleaved)
 
 
 def _output(bench: Bench, name: str) -> OutputComparison | None:

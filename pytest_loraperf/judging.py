@@ -17,7 +17,7 @@ from pytest_loraperf.verdict.gates import judge_card, judge_faster, judge_latenc
 if TYPE_CHECKING:
     from pytest_loraperf.bench import Arm, Bench
     from pytest_loraperf.measure.ledger import Charge
-    from pytest_loraperf.measure.pairs import Workload
+    from pytest_loraperf.measure.rounds import Workload
     from pytest_loraperf.request import Request
 
 
@@ -62,8 +62,8 @@ def _reference(session: Session, record: TestRecord, name: str) -> Workload:
 def _latency(session: Session, record: TestRecord, budget: LatencyBudget) -> Verdict:
     subject = _subject(record)
     if budget.of is None:
-        return judge_latency(subject.name, session.measurer.alone(subject), budget.limit)
-    paired = session.measurer.against(subject, _reference(session, record, budget.of))
+        return judge_latency(subject.name, session.measurer.alone(subject, budget.limit), budget.limit)
+    paired = session.measurer.against(subject, _reference(session, record, budget.of), budget.limit)
     found = decide(paired.samples, paired.reference, max_ratio=budget.limit)
     samples = {subject.name: paired.samples, budget.of: paired.reference}
     return judge_ratio(subject.name, budget.of, found, budget.limit, samples)
@@ -71,8 +71,9 @@ def _latency(session: Session, record: TestRecord, budget: LatencyBudget) -> Ver
 
 def _faster(session: Session, record: TestRecord, faster: FasterThan) -> Verdict:
     subject = _subject(record)
-    paired = session.measurer.against(subject, _reference(session, record, faster.reference))
-    found = decide(paired.samples, paired.reference, max_ratio=1 - faster.by)
+    limit = 1 - faster.by
+    paired = session.measurer.against(subject, _reference(session, record, faster.reference), limit)
+    found = decide(paired.samples, paired.reference, max_ratio=limit)
     samples = {subject.name: paired.samples, faster.reference: paired.reference}
     return judge_faster(subject.name, faster.reference, found, faster.by, samples)
 

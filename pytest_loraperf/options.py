@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COMPILE_MODES = ("auto", "on", "off")
 INCONCLUSIVE_MODES = ("fail", "warn")
-MIN_ROUNDS = 2
+MIN_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Settings:
     device: str = "auto"
     scheme: str = "auto"
     compile: str = "auto"
-    rounds: int = 7
+    rounds: int = 150
     max_seconds: float = 60.0
     inconclusive: str = "fail"
     json: Path | None = None
@@ -70,7 +70,7 @@ def read_rounds(text: str) -> int:
     """Read a number of rounds.
 
     Raises:
-        LoraperfError: it is no whole number, or too small for an interval.
+        LoraperfError: it is no whole number, or too small to decide anything.
     """
     if not text.isdecimal() or int(text) < MIN_ROUNDS:
         raise LoraperfError(f"got {text!r}; a whole number of at least {MIN_ROUNDS} is allowed")
@@ -115,12 +115,14 @@ OPTIONS = (
         "auto compiles what needs it to be fast (torchao schemes); on compiles all that can be; off nothing",
         "MODE",
     ),
-    Option("--loraperf-rounds", "rounds", read_rounds, "samples of each arm that is measured", "N"),
+    Option(
+        "--loraperf-rounds", "rounds", read_rounds, "stop a comparison that cannot tell after so many rounds", "N"
+    ),
     Option(
         "--loraperf-max-seconds",
         "max_seconds",
         parse_duration,
-        "stop sampling an arm after this long, such as 60s; at least two samples are taken",
+        "stop sampling an arm after this long, such as 60s; at least three samples are taken",
         "TIME",
     ),
     Option(

@@ -194,11 +194,12 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
 
 
 def _summary(run: Session, width: int) -> list[str]:
-    if not run.benches and not run.notes:
+    measured = run.benches or run.measured
+    if not measured and not run.notes:
         return []
     from pytest_loraperf.report.terminal import notes, summary  # noqa: PLC0415 - only where there is something
 
-    if not run.benches:
+    if not measured:
         return list(notes(run.notes, width))
     from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
 

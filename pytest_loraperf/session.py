@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pytest_loraperf.options import Settings
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from pytest_loraperf.bench import Bench, Workshop
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.measure.ledger import Charge, Ledger
-    from pytest_loraperf.measure.pairs import Measurer, Workload
+    from pytest_loraperf.measure.monitor import Monitor
+    from pytest_loraperf.measure.pairs import Measurer
+    from pytest_loraperf.measure.rounds import Workload
     from pytest_loraperf.models import ModelSpec
     from pytest_loraperf.request import Request
     from pytest_loraperf.specs import Gates
@@ -94,14 +97,25 @@ class Session:
         return Ledger(meter_for(self.device))
 
     @cached_property
+    def monitor(self) -> Monitor:
+        """Watches the GPU while samples are taken."""
+        from pytest_loraperf.measure.monitor import Monitor  # noqa: PLC0415 - imports torch
+
+        return Monitor(self.device)
+
+    @property
+    def measured(self) -> bool:
+        """Whether any sample was asked for; looking at the measurer itself would import torch."""
+        return "measurer" in self.__dict__
+
+    @cached_property
     def measurer(self) -> Measurer:
         """Takes samples on this device."""
         from pytest_loraperf.measure.pairs import Measurer  # noqa: PLC0415 - imports torch
         from pytest_loraperf.measure.timing import Plan, Stopwatch  # noqa: PLC0415
 
-        synchronize = self.device.synchronize
-        watch = Stopwatch(self.clock, synchronize) if self.clock else Stopwatch(synchronize=synchronize)
-        return Measurer(Plan(self.settings.rounds, self.settings.max_seconds), watch, self.tell)
+        watch = Stopwatch(self.clock or perf_counter, self.device.synchronize, self.device.gpu_mark)
+        return Measurer(Plan(self.settings.rounds, self.settings.max_seconds), watch, self.tell, self.monitor)
 
     @cached_property
     def shop(self) -> Workshop:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pytest_loraperf.bench import Bench
-from pytest_loraperf.measure.pairs import Workload
+from pytest_loraperf.measure.rounds import Workload
+from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import StepKind
 
@@ -32,15 +33,16 @@ class StrategyWorkload:
         first = [arm.first_call.get(request.key) for request in self.requests]
         return None if None in first else sum(seconds for seconds in first if seconds)
 
-    def call(self) -> object:
-        """Run all the generations."""
-        return [self.bench.run(self.name, request) for request in self.requests]
+    def call(self, tick: Tick) -> object:
+        """Run all the generations; the steps that are told of are those of the first."""
+        ticks = (tick, *[NO_TICK] * (len(self.requests) - 1))
+        pairs = zip(self.requests, ticks, strict=True)
+        return [self.bench.run(self.name, request, each) for request, each in pairs]
 
-    def fits_with(self, other: Workload) -> bool:
-        """Ask the bench whether both pipelines fit on the device."""
-        if not isinstance(other, StrategyWorkload) or other.bench is not self.bench:
-            return True
-        return self.bench.together((self.name, other.name))
+    def fits_with(self, others: Sequence[Workload]) -> bool:
+        """Ask the bench whether the pipelines fit on the device."""
+        mine = [each for each in others if isinstance(each, StrategyWorkload) and each.bench is self.bench]
+        return self.bench.together([self.name, *(each.name for each in mine)])
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,10 @@ class CallableWorkload:
         """Nothing to prepare."""
         return None
 
-    def call(self) -> object:
+    def call(self, tick: Tick) -> object:  # noqa: ARG002 - it has no steps to tell of
         """Call it."""
         return self.function()
 
-    def fits_with(self, other: Workload) -> bool:
-        """The user's callables hold what they hold."""
-        return other is not None
+    def fits_with(self, others: Sequence[Workload]) -> bool:  # noqa: ARG002 - the user's callables hold what they hold
+        """Whatever the others are."""
+        return True

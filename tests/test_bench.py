@@ -15,7 +15,7 @@ from pytest_loraperf.errors import LoraperfError, StrategyError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match
 from pytest_loraperf.measure.ledger import Ledger
-from pytest_loraperf.measure.timing import Stopwatch
+from pytest_loraperf.measure.timing import NO_TICK, Stopwatch, Tick
 from pytest_loraperf.models import ModelSpec, Synthetic
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import QUANTIZE, Step, StepKind, Strategies, Strategy
@@ -107,8 +107,9 @@ class Pretend:
             pipeline.resize(19 * GB)
         return StepEffect(0 if self.idle else 1, 1)
 
-    def generate(self, pipeline: Any, request: Request) -> Generation:
+    def generate(self, pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
         self.card.touch(GB)
+        tick()
         return Generation(torch.full((1,), float(request.seed)) if pipeline else torch.zeros(1))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from pytest_loraperf.backends.synthetic import build_synthetic, has_image
 from pytest_loraperf.errors import LoraperfError, ModelError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match, linear_shapes
+from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic, UserBuilt
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Step, StepKind, Strategy
@@ -101,8 +103,8 @@ class DiffSynth:
                 case StepKind.COMPILE:
                     return self._compile(pipeline)
 
-    def generate(self, pipeline: BasePipeline, request: Request) -> Generation:
-        """Run DiffSynth's own ``__call__`` and keep the latents that it decodes."""
+    def generate(self, pipeline: BasePipeline, request: Request, tick: Tick = NO_TICK) -> Generation:
+        """Run DiffSynth's own ``__call__``, keep the latents that it decodes, and tell of the steps."""
         if request.steps < MIN_STEPS:
             given = request.steps
             raise LoraperfError(f"request: steps={given}; DiffSynth's scheduler gives NaN below {MIN_STEPS}")
@@ -114,7 +116,7 @@ class DiffSynth:
             "width": request.width,
             "num_inference_steps": request.steps,
             "seed": request.seed,
-            "progress_bar_cmd": _no_progress_bar,
+            "progress_bar_cmd": partial(_told, tick),
             **request.extra,
         }
         if request.edit_image is not None:
@@ -177,8 +179,11 @@ def _build_users(model: UserBuilt, compute: str, weights_on: str) -> BasePipelin
     return pipe
 
 
-def _no_progress_bar(timesteps: Any) -> Any:
-    return timesteps
+def _told(tick: Tick, timesteps: Iterable[Any]) -> Iterator[Any]:
+    for timestep in timesteps:
+        tick()
+        yield timestep
+    tick()
 
 
 def _open_image(path: str) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match
+from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.models import ModelSpec
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Step, Strategy
@@ -78,8 +79,8 @@ class Backend(Protocol):
     def apply(self, pipeline: Any, step: Step, adapters: Sequence[Match]) -> StepEffect:
         """Carry out one step in place."""
 
-    def generate(self, pipeline: Any, request: Request) -> Generation:
-        """Run one generation."""
+    def generate(self, pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
+        """Run one generation; ``tick`` is called where a denoising step begins, and after the last."""
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,8 @@ FP8_MATMUL_CAPABILITY = (8, 9)
 class Device:
     """One device of this machine.
 
-    ``torch_name`` is what torch takes (``cuda:0`` or ``cpu``); ``total`` is bytes of VRAM, 0 on the CPU.
+    ``torch_name`` is what torch takes (``cuda:0`` or ``cpu``); ``total`` is bytes of VRAM, 0 on the CPU; ``uuid``
+    is the driver's name of the GPU (``GPU-…``).
     """
 
     torch_name: str
@@ -26,6 +28,7 @@ class Device:
     total: int = 0
     capability: tuple[int, int] | None = None
     driver: str | None = None
+    uuid: str | None = None
 
     @property
     def is_cuda(self) -> bool:
@@ -42,10 +45,28 @@ class Device:
         """Whether matrix products in fp8 run on it (compute capability 8.9 and later)."""
         return self.capability is not None and self.capability >= FP8_MATMUL_CAPABILITY
 
+    @property
+    def gpu_mark(self) -> Callable[[], GpuMark] | None:
+        """How to mark a moment of this GPU's work; None on the CPU."""
+        return (lambda: GpuMark(self.index)) if self.is_cuda else None
+
     def synchronize(self) -> None:
         """Wait until all that was launched has run."""
         if self.is_cuda:
             torch.cuda.synchronize(self.index)
+
+
+class GpuMark:
+    """A moment of a GPU's work: a CUDA event in the order of what is launched."""
+
+    def __init__(self, index: int) -> None:
+        self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self._event.record(torch.cuda.current_stream(index))
+
+    def since(self, earlier: GpuMark) -> float:
+        """Seconds of GPU time from an earlier mark; the device must have been waited for."""
+        milliseconds: float = earlier._event.elapsed_time(self._event)
+        return milliseconds / 1e3
 
 
 def resolve_device(wanted: str) -> Device:
@@ -86,6 +107,7 @@ def _cuda_device(index: int) -> Device:
         properties.total_memory,
         (properties.major, properties.minor),
         nvml.driver_version(),
+        f"GPU-{properties.uuid}" if hasattr(properties, "uuid") else None,
     )
 
 

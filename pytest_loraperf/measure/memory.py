@@ -58,8 +58,7 @@ class CudaMeter:
 
     def __init__(self, device: Device) -> None:
         self._index = device.index
-        uuid = getattr(torch.cuda.get_device_properties(self._index), "uuid", None)
-        self._uuid = f"GPU-{uuid}"
+        self._uuid = device.uuid
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -98,7 +97,7 @@ class CudaMeter:
 
     def overhead(self) -> int:
         """Bytes of this process that torch did not reserve; 0 where the driver does not tell."""
-        held = nvml.process_bytes(self._uuid)
+        held = nvml.process_bytes(self._uuid) if self._uuid else None
         return max(0, held - torch.cuda.memory_reserved(self._index)) if held is not None else 0
 
 

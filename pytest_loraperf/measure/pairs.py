@@ -1,109 +1,83 @@
-"""A workload against another: interleaved where both fit on the device, in turns where they do not."""
+"""The measurer: takes what a gate needs, as few rounds as can tell, and nothing twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from pytest_loraperf.measure.timing import Plan, Stopwatch, sample_rounds, warm_up
-
-
-class Workload(Protocol):
-    """A callable and its requests, replayed for measuring."""
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-
-    @property
-    def key(self) -> str:
-        """What it is, requests included: equal keys are measured once."""
-
-    def prepare(self) -> float | None:
-        """Make it ready to be called; return the seconds of a first call that warmed it, if there was one."""
-
-    def call(self) -> object:
-        """Replay it once."""
-
-    def fits_with(self, other: Workload) -> bool:
-        """Whether both can be ready at once; makes them so where it can."""
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Seconds of a workload and of its reference, round by round."""
-
-    samples: tuple[float, ...]
-    reference: tuple[float, ...]
-    interleaved: bool
-
-
-@dataclass(frozen=True)
-class Taken:
-    """Samples of a workload as they were first taken."""
-
-    workload: Workload
-    samples: tuple[float, ...]
+from pytest_loraperf.measure.rounds import Enough, Observe, Paired, Rounds, Workload, take_rounds, unobserved
+from pytest_loraperf.measure.timing import Plan, Stopwatch
+from pytest_loraperf.verdict.decision import FIRST_LOOK, settled
 
 
 @dataclass
 class Measurer:
-    """Takes samples, and remembers them: a gate never measures again what was measured in this run."""
+    """Takes samples, and remembers them: a gate that needs more adds to what was measured in this run."""
 
     plan: Plan
     watch: Stopwatch
     tell: Callable[[str], None]
-    taken: list[Taken] = field(default_factory=list)
-    _alone: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    _pairs: dict[tuple[str, str], Paired] = field(default_factory=dict)
+    observe: Observe = unobserved
+    _groups: dict[tuple[str, ...], Rounds] = field(default_factory=dict)
 
-    def alone(self, workload: Workload) -> tuple[float, ...]:
-        """Return seconds of the workload, a sample a round."""
-        if workload.key not in self._alone:
-            self._keep(workload, self.sample(workload)[workload.key])
-        return self._alone[workload.key]
+    def alone(self, workload: Workload, limit: float | None = None) -> tuple[float, ...]:
+        """Return seconds of the workload, a sample a round: enough to judge a limit in seconds, if they can."""
+        key = workload.key
 
-    def against(self, workload: Workload, reference: Workload) -> Paired:
-        """Return seconds of both, in pairs."""
-        pair = (workload.key, reference.key)
-        if pair not in self._pairs:
-            self._pairs[pair] = self._pair(workload, reference)
-        return self._pairs[pair]
+        def enough(rounds: Rounds) -> bool:
+            taken = rounds.seconds(key)
+            return len(taken) >= FIRST_LOOK if limit is None else settled(taken, [limit] * len(taken), 1.0)
 
-    def pair(self, key: str, reference: str) -> Paired | None:
-        """Return what was measured of a pair, by the keys of both."""
-        return self._pairs.get((key, reference))
+        known = next((rounds for rounds in self.of(key) if enough(rounds)), None)
+        rounds = known or self._take(enough, workload)
+        rounds.raise_error(key)
+        return rounds.seconds(key)
 
-    def _keep(self, workload: Workload, samples: tuple[float, ...]) -> None:
-        if workload.key not in self._alone:
-            self._alone[workload.key] = samples
-            self.taken.append(Taken(workload, samples))
-
-    def _pair(self, workload: Workload, reference: Workload) -> Paired:
+    def against(self, workload: Workload, reference: Workload, max_ratio: float | None = None) -> Paired:
+        """Return seconds of both, in pairs: enough to judge a limit on their ratio, if they can."""
         if workload.key == reference.key:
             samples = self.alone(workload)
             return Paired(samples, samples, interleaved=True)
-        if workload.fits_with(reference):
-            taken = self.sample(workload, reference)
-            for each in (workload, reference):
-                self._keep(each, taken[each.key])
-            return Paired(taken[workload.key], taken[reference.key], interleaved=True)
-        samples, others = self.alone(workload), self.alone(reference)
-        rounds = min(len(samples), len(others))
-        return Paired(samples[:rounds], others[:rounds], interleaved=False)
 
-    def sample(self, *workloads: Workload) -> dict[str, tuple[float, ...]]:
-        """Warm all of them up, then take rounds of all; seconds by the workload's key."""
-        for workload in workloads:
-            self.tell(f"{workload.name}: warming up")
-            first = workload.prepare()
-            warm_up(workload.call, self.watch, first)
-        names = {workload.key: workload.name for workload in workloads}
-        taken = sample_rounds(
-            {workload.key: workload.call for workload in workloads},
-            self.plan,
-            self.watch,
-            lambda key, number: self.tell(f"{names[key]}: round {number} of {self.plan.rounds}"),
-        )
-        return {key: tuple(times) for key, times in taken.by_arm.items()}
+        def enough(rounds: Rounds) -> bool:
+            if rounds.errors:
+                return True
+            paired = rounds.paired(workload.key, reference.key)
+            if max_ratio is None:
+                return len(paired.samples) >= FIRST_LOOK
+            return settled(paired.samples, paired.reference, max_ratio)
+
+        rounds = self._take(enough, workload, reference)
+        rounds.raise_error(workload.key, reference.key)
+        return rounds.paired(workload.key, reference.key)
+
+    def race(self, workloads: tuple[Workload, ...], count: int) -> Rounds:
+        """Return so many rounds of all, if the plan's time allows; an arm that raises leaves the race."""
+        return self._take(lambda rounds: len(rounds.taken) >= count, *workloads)
+
+    def of(self, key: str) -> Iterator[Rounds]:
+        """Yield what was taken of a workload, each time that it was measured."""
+        return (rounds for rounds in self._groups.values() if rounds.samples(key))
+
+    def pair(self, key: str, reference: str) -> Rounds | None:
+        """Return what was taken of a pair, by the keys of both."""
+        return self._groups.get((key, reference))
+
+    def __iter__(self) -> Iterator[Rounds]:
+        return iter(self._groups.values())
+
+    def _take(self, enough: Enough, *workloads: Workload) -> Rounds:
+        keys = tuple(workload.key for workload in workloads)
+        rounds = self._groups.get(keys)
+        if rounds is None:
+            together = all(workload.fits_with(workloads) for workload in workloads)
+            rounds = Rounds(workloads, interleaved=together)
+            self._groups[keys] = rounds
+        if not enough(rounds):
+            for workload in workloads:
+                self.tell(f"{workload.name}: warming up")
+            take_rounds(rounds, self.plan, self.watch, enough, self._on_sample, self.observe)
+        return rounds
+
+    def _on_sample(self, workload: Workload, number: int) -> None:
+        self.tell(f"{workload.name}: round {number} of at most {self.plan.rounds}")

@@ -1,59 +1,105 @@
-"""Time: one synchronised call, and rounds in which every arm takes its turn."""
+"""Time: one synchronised call, its GPU time and steps, and how a call is warmed up."""
 
 from __future__ import annotations
 
 import gc
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
 
-Call = Callable[[], object]
 SLOW_CALL = 10.0
 """Seconds; a call that takes longer is warm after one, since no allocator or cache effect is as long."""
-MIN_ROUNDS = 2
+SHORTEST = 1e-9
+"""Seconds; what a call took is never less, so that it has a logarithm."""
+
+
+class Mark(Protocol):
+    """A moment of the work: of the host's, or of the GPU's where the launches are marked."""
+
+    def since(self, earlier: Any) -> float:
+        """Seconds from an earlier mark of the same kind; asked for only once the device has been waited for."""
+
+
+Tick = Callable[[], None]
+Call = Callable[[], object]
+TickingCall = Callable[[Tick], object]
+"""A call that is given ``tick``, and calls it where a denoising step begins and after the last."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One timed call, in seconds.
+
+    ``seconds`` is wall time, synchronised at both ends; ``gpu_seconds`` the time between the first and the last
+    launch on the GPU, None without CUDA; ``steps`` holds each denoising step where the call told of them, on the
+    GPU's clock where there is one.
+    """
+
+    seconds: float
+    gpu_seconds: float | None = None
+    steps: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class HostMark:
+    """A moment of the host's clock, in seconds."""
+
+    now: float
+
+    def since(self, earlier: HostMark) -> float:
+        """Seconds from an earlier mark."""
+        return self.now - earlier.now
 
 
 def _nothing() -> None:
-    """Where work is synchronous there is nothing to wait for."""
+    """Where work is synchronous there is nothing to wait for, where nobody counts steps nothing to tell."""
+
+
+NO_TICK: Tick = _nothing
 
 
 @dataclass(frozen=True)
 class Stopwatch:
-    """A clock in seconds, and how to wait for the device; tests inject both."""
+    """A clock in seconds, how to wait for the device, and how to mark the GPU's work; tests inject all three."""
 
     clock: Callable[[], float] = time.perf_counter
     synchronize: Callable[[], None] = _nothing
+    gpu_mark: Callable[[], Mark] | None = None
 
     def time(self, call: Call) -> float:
         """Return the wall time of one call in seconds, synchronised at its two ends only."""
+        return self.sample(lambda _: call()).seconds
+
+    def sample(self, call: TickingCall) -> Sample:
+        """Time one call; nothing waits for the device between its two ends."""
+        mark = self.gpu_mark or (lambda: HostMark(self.clock()))
+        marks: list[Mark] = []
         self.synchronize()
         start = self.clock()
-        call()
+        marks.append(mark())
+        call(lambda: marks.append(mark()))
+        marks.append(mark())
         self.synchronize()
-        return self.clock() - start
+        seconds = max(self.clock() - start, SHORTEST)
+        gaps = tuple(later.since(earlier) for earlier, later in pairwise(marks))
+        whole = marks[-1].since(marks[0]) if self.gpu_mark else None
+        # Before the first step prompts are encoded, after the last the image is decoded.
+        return Sample(seconds, whole, gaps[1:-1])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many rounds to take.
+    """How many rounds to take at most, and for how long.
 
-    ``max_seconds`` of measuring an arm end the rounds early, though never before two; ``seed`` orders the arms
-    within each round.
+    ``max_seconds`` of one arm end them, though never before three; ``seed`` orders the arms within each round.
     """
 
     rounds: int
     max_seconds: float
     seed: int = 0
-
-
-@dataclass
-class Samples:
-    """Seconds of each arm, round by round, and whether the arms took turns within each round."""
-
-    interleaved: bool
-    by_arm: dict[str, list[float]] = field(default_factory=dict)
 
 
 def warm_up(call: Call, watch: Stopwatch, first: float | None = None) -> None:
@@ -69,36 +115,6 @@ def warm_up(call: Call, watch: Stopwatch, first: float | None = None) -> None:
         if again > 0.8 * last:
             return
         last = again
-
-
-def sample_rounds(
-    calls: Mapping[str, Call],
-    plan: Plan,
-    watch: Stopwatch,
-    on_round: Callable[[str, int], None] | None = None,
-) -> Samples:
-    """Take rounds: in each, every arm once, in a seeded random order.
-
-    ``on_round(arm, number)`` is called before each sample. A workload's own error passes through; the rounds
-    before it are whole.
-    """
-    order = random.Random(plan.seed)  # noqa: S311 - an order of turns is no secret
-    samples = Samples(interleaved=len(calls) > 1, by_arm={name: [] for name in calls})
-    with garbage_held():
-        for number in range(1, plan.rounds + 1):
-            names = list(calls)
-            order.shuffle(names)
-            taken = {}
-            for name in names:
-                if on_round:
-                    on_round(name, number)
-                taken[name] = watch.time(calls[name])
-            for name, seconds in taken.items():
-                samples.by_arm[name].append(seconds)
-            spent = max(sum(times) for times in samples.by_arm.values())
-            if number >= MIN_ROUNDS and spent >= plan.max_seconds:
-                break
-    return samples
 
 
 @contextmanager

@@ -95,8 +95,33 @@ class LoraCoverage:
 
 
 @dataclass(frozen=True)
+class StepSeconds:
+    """Median seconds of the first denoising step, and of the others (None where there is one step)."""
+
+    first: float
+    others: float | None = None
+
+
+@dataclass(frozen=True)
+class ComparisonRecord:
+    """Arms that were measured in the same rounds, or in turns where they are not ``interleaved``.
+
+    ``order`` has the arms of each round as they were called; ``dropped`` rounds ran under throttling.
+    """
+
+    arms: tuple[str, ...]
+    interleaved: bool
+    order: tuple[str, ...] = ()
+    dropped: int = 0
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class StrategyResult:
-    """All that is known of one strategy."""
+    """All that is known of one strategy.
+
+    ``samples_s`` is wall time in seconds a generation, round by round, ``gpu_s`` the GPU's share of it.
+    """
 
     steps: tuple[str, ...] = ()
     scheme: str | None = None
@@ -104,6 +129,8 @@ class StrategyResult:
     mistake: str | None = None
     setup: tuple[SetupStep, ...] = ()
     samples_s: tuple[float, ...] = ()
+    gpu_s: tuple[float, ...] = ()
+    steps_s: StepSeconds | None = None
     latency: Latency | None = None
     ratio: Ratio | None = None
     vram: Vram = field(default_factory=Vram)
@@ -114,13 +141,14 @@ class StrategyResult:
 
 @dataclass(frozen=True)
 class VerdictRecord:
-    """The verdict of one gate on one test."""
+    """The verdict of one gate on one test; ``tighter`` is a stricter marker for one that passed by far."""
 
     nodeid: str
     strategy: str | None
     code: str
     status: str
     message: str
+    tighter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +163,7 @@ class Results:
     request: Mapping[str, Any]
     strategies: Mapping[str, StrategyResult]
     verdicts: tuple[VerdictRecord, ...] = ()
+    comparisons: tuple[ComparisonRecord, ...] = ()
     notes: tuple[str, ...] = ()
 
     def verdict_of(self, strategy: str) -> str:

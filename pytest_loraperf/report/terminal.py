@@ -19,7 +19,17 @@ def summary(results: Results, width: int) -> Iterator[str]:
         where = f"{machine.name} ({machine.device}), torch {machine.torch}, {machine.backend}"
         yield one_line(f"{results.model} on {where}")[:width]
         yield from strategy_table(results, width)
+    yield from wins(results, width)
     yield from notes(results.notes, width)
+
+
+def wins(results: Results, width: int) -> Iterator[str]:
+    """Yield the gates that could be stricter, each with the marker to write instead."""
+    for verdict in results.verdicts:
+        if verdict.tighter is not None:
+            line = one_line(f"{verdict.nodeid} passed its {verdict.code} gate by far; it could be:")
+            yield from textwrap.wrap(line, max(width, MIN_WIDTH), subsequent_indent="  ")
+            yield f"  {one_line(verdict.tighter)}"
 
 
 def notes(found: Iterable[str], width: int) -> Iterator[str]:

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from pytest_loraperf.units import format_duration, format_size
 from pytest_loraperf.verdict.decision import Decision, decide
 from pytest_loraperf.verdict.types import Status, Verdict
 
-MORE_ROUNDS = "take more rounds (--loraperf-rounds) on a quieter machine, or widen the limit"
+MORE_ROUNDS = (
+    "take more rounds (--loraperf-rounds, --loraperf-max-seconds) on a quieter machine, or widen the limit"
+)
+WIN = 0.9
+"""A limit could be tightened where the whole interval is below this part of it."""
 
 
 def judge_latency(arm: str, samples: Sequence[float], limit: float) -> Verdict:
     """Judge seconds against an absolute budget in seconds."""
     found = decide(samples, [limit] * len(samples), max_ratio=1.0)
-    took = format_duration(found.ratio * limit)
-    edges = "–".join(format_duration(edge * limit) for edge in found.interval)
-    span = f"{edges}, {found.rounds} rounds"
-    head = f"{arm} took {took} ({span})"
-    tail = f"the latency budget of {format_duration(limit)}"
+    low, high = (edge * limit for edge in found.interval)
+    rounds = _rounds(found.rounds)
+    span = f"{format_duration(low)}–{format_duration(high)}, {rounds}" if math.isfinite(high) else rounds
+    head = f"{arm} took {format_duration(found.ratio * limit)} ({span})"
+    budget = f"the latency budget of {format_duration(limit)}"
     detail = _samples_detail({arm: samples})
     if found.status is Status.PASS:
-        return Verdict(Status.PASS, "latency", f"{head}, within {tail}", detail)
-    if found.status is Status.INCONCLUSIVE:
-        return Verdict(
-            found.status, "latency", f"{head}: cannot tell whether it holds {tail}; {MORE_ROUNDS}", detail
+        tighter = (
+            f'@pytest.mark.latency_budget("{format_limit(high)}s")' if _could_be_tighter(found, 1.0) else None
         )
-    over = f"{found.ratio - 1:.0%} over {tail}"
+        return Verdict(Status.PASS, "latency", f"{head}, within {budget}", detail, tighter)
+    if found.status is Status.INCONCLUSIVE:
+        return Verdict(found.status, "latency", _cannot_tell(head, budget, format_duration(high), found), detail)
+    over = f"{found.ratio - 1:.0%} over {budget}"
     return Verdict(Status.FAIL, "latency", f"{head}, {over}; make it faster or raise the budget", detail)
 
 
@@ -34,17 +40,23 @@ def judge_ratio(
     arm: str, reference: str, found: Decision, limit: float, samples: Mapping[str, Sequence[float]]
 ) -> Verdict:
     """Judge a ratio of times against ``latency_budget(ratio=limit, of=reference)``."""
+    tighter = None
+    if _could_be_tighter(found, limit):
+        tighter = f'@pytest.mark.latency_budget(ratio={format_limit(found.interval[1])}, of="{reference}")'
     head = f"{arm} took {_times(found)} the time of {reference}"
-    return _ratio_verdict("latency", head, f"the latency budget of {limit:.4g}×", found, samples)
+    return _ratio_verdict("latency", head, f"the latency budget of {limit:.4g}×", found, samples, tighter)
 
 
 def judge_faster(
     arm: str, reference: str, found: Decision, by: float, samples: Mapping[str, Sequence[float]]
 ) -> Verdict:
     """Judge a ratio of times against ``faster_than(reference, by=by)``."""
+    tighter = None
+    if _could_be_tighter(found, 1 - by):
+        tighter = f'@pytest.mark.faster_than("{reference}", by="{math.floor(100 * (1 - found.interval[1]))}%")'
     head = f"{arm} took {_times(found)} the time of {reference}"
     wanted = f"the wanted {1 - by:.4g}× (faster by at least {by:.0%})" if by else "the wanted 1× (no slower)"
-    return _ratio_verdict("faster-than", head, wanted, found, samples)
+    return _ratio_verdict("faster-than", head, wanted, found, samples, tighter)
 
 
 def judge_vram(arm: str, phase: str, used: int, limit: int, phases: Mapping[str, int], kind: str) -> Verdict:
@@ -85,20 +97,47 @@ def judge_card(
 
 
 def _ratio_verdict(
-    code: str, head: str, limit: str, found: Decision, samples: Mapping[str, Sequence[float]]
+    code: str,
+    head: str,
+    wanted: str,
+    found: Decision,
+    samples: Mapping[str, Sequence[float]],
+    tighter: str | None,
 ) -> Verdict:
     detail = _samples_detail(samples)
     if found.status is Status.PASS:
-        return Verdict(Status.PASS, code, f"{head}, within {limit}", detail)
+        return Verdict(Status.PASS, code, f"{head}, within {wanted}", detail, tighter)
     if found.status is Status.INCONCLUSIVE:
-        return Verdict(found.status, code, f"{head}: cannot tell whether it holds {limit}; {MORE_ROUNDS}", detail)
+        could = f"{found.interval[1]:.3f}×"
+        return Verdict(found.status, code, _cannot_tell(head, wanted, could, found), detail)
     advice = "look for a step in the wrong order, or raise the limit"
-    return Verdict(Status.FAIL, code, f"{head}, over {limit}; {advice}", detail)
+    return Verdict(Status.FAIL, code, f"{head}, over {wanted}; {advice}", detail)
+
+
+def _cannot_tell(head: str, wanted: str, could: str, found: Decision) -> str:
+    held = f", but {could} would be held" if math.isfinite(found.interval[1]) else ""
+    return f"{head}: cannot tell whether it holds {wanted}{held}; {MORE_ROUNDS}"
+
+
+def _could_be_tighter(found: Decision, limit: float) -> bool:
+    return found.interval[1] < WIN * limit
+
+
+def format_limit(value: float) -> str:
+    """Show a limit that holds ``value``: two digits, rounded up."""
+    scale = 10 ** (math.floor(math.log10(value)) - 1)
+    # What is two digits but for rounding is not rounded up.
+    return f"{math.ceil(value / scale - 1e-9) * scale:.12g}"
 
 
 def _times(found: Decision) -> str:
     low, high = found.interval
-    return f"{found.ratio:.3f}× ({low:.3f}–{high:.3f}, {found.rounds} rounds)"
+    span = f"{low:.3f}–{high:.3f}, " if math.isfinite(high) else ""
+    return f"{found.ratio:.3f}× ({span}{_rounds(found.rounds)})"
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round" if count == 1 else f"{count} rounds"
 
 
 def _samples_detail(samples: Mapping[str, Sequence[float]]) -> tuple[str, ...]:

@@ -21,12 +21,14 @@ class Verdict:
 
     ``code`` names the gate (``latency``, ``vram``, ``faster-than``, ``equivalence``, ``gpu-budget``);
     ``message`` is one line: what was observed, the limit, what to do; ``detail`` is a section of lines.
+    ``tighter`` is what to write instead of a gate that passed by far; None where it could not be stricter.
     """
 
     status: Status
     code: str
     message: str
     detail: tuple[str, ...] = ()
+    tighter: str | None = None
 
     @property
     def passed(self) -> bool:

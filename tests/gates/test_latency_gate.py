@@ -17,7 +17,7 @@ def test_over_the_budget_fails_with_what_was_found_and_the_limit(clocked: pytest
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*loraperf latency: spend took 2.000 s (2.000 s–2.000 s, 7 rounds), 33% over the latency budget of "
+            "*loraperf latency: spend took 2.000 s (2.000 s–2.000 s, 9 rounds), 33% over the latency budget of "
             "1.500 s; make it faster or raise the budget",
             "*loraperf latency*",
             "spend: 2.000 s 2.000 s*",
@@ -54,7 +54,7 @@ TWO = """
             'latency_budget(ratio=1.05, of="old")',
             1.2,
             "failed",
-            "*loraperf latency: new took 1.200× (1.200–1.200, 7 rounds) the time of old, over the latency budget "
+            "*loraperf latency: new took 1.200× (1.200–1.200, 9 rounds) the time of old, over the latency budget "
             "of 1.05×; look for a step in the wrong order, or raise the limit",
         ),
         ('faster_than("old")', 1.0, "passed", ""),
@@ -63,7 +63,7 @@ TWO = """
             'faster_than("old", by="10%")',
             0.95,
             "failed",
-            "*loraperf faster-than: new took 0.950× (0.950–0.950, 7 rounds) the time of old, over the wanted "
+            "*loraperf faster-than: new took 0.950× (0.950–0.950, 9 rounds) the time of old, over the wanted "
             "0.9× (faster by at least 10%)*",
         ),
         ('faster_than("old")', 1.01, "failed", "*the time of old, over the wanted 1× (no slower)*"),
@@ -95,8 +95,8 @@ def test_noise_is_inconclusive_and_fails_with_what_to_do(clocked: pytest.Pyteste
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*cannot tell whether it holds the wanted 0.8×*take more rounds (--loraperf-rounds) on a quieter machine, "
-            "or widen the limit"
+            "*cannot tell whether it holds the wanted 0.8×*but * would be held; take more rounds (--loraperf-rounds, "
+            "--loraperf-max-seconds) on a quieter machine, or widen the limit"
         ]
     )
 
@@ -177,8 +177,9 @@ def test_race_in_the_body(clocked: pytest.Pytester) -> None:
         from pytest_loraperf.errors import LoraperfError
 
         def test_race(lora_race, clock):
-            race = lora_race(new=lambda: clock.spend(1.0), old=lambda: clock.spend(2.0), rounds=3)
+            race = lora_race(new=lambda: clock.spend(1.0), old=lambda: clock.spend(2.0))
             assert race.interleaved
+            assert len(race.samples["new"]) == 9
             assert race.seconds("new") == pytest.approx(1.0)
             assert race.ratio("new", of="old") == pytest.approx(0.5)
             assert race.decide("old", "new", max_ratio=1.0).status == "FAIL"
@@ -188,14 +189,14 @@ def test_race_in_the_body(clocked: pytest.Pytester) -> None:
         def test_alone(lora_race):
             lora_race(new=int)
 
-        def test_one_round(lora_race):
-            lora_race(new=int, old=int, rounds=1)
+        def test_two_rounds(lora_race):
+            lora_race(new=int, old=int, rounds=2)
     """)
     result = clocked.runpytest()
     result.assert_outcomes(passed=1, failed=2)
     result.stdout.fnmatch_lines(
         [
             "*lora_race compares at least two arms; name strategies, or give callables by keyword",
-            "*lora_race: rounds=1; at least 2 are needed",
+            "*lora_race: rounds=2; at least 3 are needed",
         ]
     )

@@ -171,7 +171,9 @@ def test_json_has_samples_verdicts_and_the_command(pytester: pytest.Pytester) ->
     assert len(fused["samples_s"]) == fused["latency"]["rounds"] == 3
     assert fused["ratio"]["of"] == "standard_lora"
     assert fused["ratio"]["interleaved"]
-    assert [step["step"] for step in fused["setup"]] == ["build", "fuse"]
+    assert [step["step"] for step in fused["setup"]] == ["build", "fuse", "first generation"]
+    assert len(fused["steps_s"]) == 2
+    assert data["comparisons"][0]["order"] == ["fused"] * 3
     assert fused["lora"] == {
         "layers_matched": 28,
         "layers_total": 34,
@@ -196,7 +198,7 @@ def test_results_are_written_though_a_later_test_stops_the_run(pytester: pytest.
         def test_stop():
             raise KeyboardInterrupt
     """)
-    result = pytester.runpytest_subprocess(CPU, "--loraperf-json=out.json", "--loraperf-rounds=2")
+    result = pytester.runpytest_subprocess(CPU, "--loraperf-json=out.json", "--loraperf-rounds=3")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     data = json.loads((pytester.path / "out.json").read_text())
     assert len(data["strategies"]["fused"]["samples_s"]) == 2
@@ -284,7 +286,7 @@ def test_progress_is_shown_on_a_terminal(clocked: pytest.Pytester) -> None:
     """)
     child = clocked.spawn_pytest("")
     child.expect("loraperf: spend: warming up")
-    child.expect("loraperf: spend: round 7 of 7")
+    child.expect("loraperf: spend: round 9 of at most 150")
     child.expect("1 passed")
 
 

@@ -15,8 +15,8 @@ USAGE = pytest.ExitCode.USAGE_ERROR
         ("--gpu-budget", "lots", "size 'lots': write a positive number and a unit, such as 14GB or 512MiB"),
         ("--loraperf-compile", "yes", "got 'yes'; allowed are auto, on, off"),
         ("--loraperf-inconclusive", "pass", "got 'pass'; allowed are fail, warn"),
-        ("--loraperf-rounds", "1", "got '1'; a whole number of at least 2 is allowed"),
-        ("--loraperf-rounds", "many", "got 'many'; a whole number of at least 2 is allowed"),
+        ("--loraperf-rounds", "1", "got '1'; a whole number of at least 3 is allowed"),
+        ("--loraperf-rounds", "many", "got 'many'; a whole number of at least 3 is allowed"),
         ("--loraperf-max-seconds", "5", "duration '5': write a positive number and a unit"),
     ],
 )

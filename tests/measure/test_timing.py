@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import pytest
 
-from pytest_loraperf.measure.pairs import Measurer, Workload
-from pytest_loraperf.measure.timing import Plan, Stopwatch, sample_rounds, warm_up
+from pytest_loraperf.measure.timing import HostMark, Sample, Stopwatch, Tick, warm_up
 
 
 class FakeTime:
@@ -47,54 +44,44 @@ def test_a_call_is_synchronised_at_its_two_ends_only(time: FakeTime) -> None:
     assert time.waits == 2
 
 
-def test_rounds_hold_every_arm_once_in_seeded_random_order(time: FakeTime) -> None:
-    orders = []
-    for _ in range(2):
-        seen: list[str] = []
-        sample_rounds(
-            {name: time.spend(1.0) for name in "abc"},
-            Plan(rounds=20, max_seconds=1e9),
-            time.watch,
-            partial(_note, seen),
-        )
-        rounds = ["".join(seen[i : i + 3]) for i in range(0, 60, 3)]
-        assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
-        assert len(set(rounds)) > 3
-        orders.append(rounds)
-    assert orders[0] == orders[1]
+class GpuTime:
+    """A GPU whose clock runs at half the host's pace."""
+
+    def __init__(self, time: FakeTime) -> None:
+        self.time = time
+
+    def mark(self) -> HostMark:
+        return HostMark(self.time.now / 2)
 
 
-def _note(seen: list[str], name: str, _: int) -> None:
-    seen.append(name)
+def three_steps(time: FakeTime) -> Callable[[Tick], None]:
+    def call(tick: Tick) -> None:
+        time.now += 0.5  # the prompt
+        for cost in (3.0, 1.0, 1.0):
+            tick()
+            time.now += cost
+        tick()
+        time.now += 0.25  # the image
+
+    return call
 
 
-def test_samples_are_in_the_order_of_rounds(time: FakeTime) -> None:
-    costs = iter([1.0, 2.0, 3.0])
-    taken = sample_rounds({"a": time.spend_next(costs)}, Plan(3, 1e9), time.watch)
-    assert taken.by_arm == {"a": [1.0, 2.0, 3.0]}
-    assert not taken.interleaved
+def test_steps_are_told_apart_from_what_is_before_and_after(time: FakeTime) -> None:
+    assert time.watch.sample(three_steps(time)) == Sample(5.75, None, (3.0, 1.0, 1.0))
 
 
-@pytest.mark.parametrize(("seconds", "rounds"), [(1.0, 7), (10.0, 6), (100.0, 2)])
-def test_time_ends_the_rounds_but_two_are_taken(time: FakeTime, seconds: float, rounds: int) -> None:
-    taken = sample_rounds({"a": time.spend(seconds)}, Plan(7, 60.0), time.watch)
-    assert len(taken.by_arm["a"]) == rounds
+def test_a_gpu_times_its_own_work(time: FakeTime) -> None:
+    watch = Stopwatch(lambda: time.now, time.wait, GpuTime(time).mark)
+    assert watch.sample(three_steps(time)) == Sample(5.75, 2.875, (1.5, 0.5, 0.5))
+    assert time.waits == 2
 
 
-def test_garbage_is_held_inside_and_let_go_after(time: FakeTime) -> None:
-    inside = []
-    sample_rounds({"a": lambda: inside.append(gc.isenabled())}, Plan(2, 1e9), time.watch)
-    assert inside == [False, False]
-    assert gc.isenabled()
+def test_a_call_that_tells_of_no_steps_has_none(time: FakeTime) -> None:
+    assert time.watch.sample(lambda _: None).steps == ()
 
 
-def test_the_error_of_a_workload_passes_through(time: FakeTime) -> None:
-    def fail() -> None:
-        raise RuntimeError("round 1")
-
-    with pytest.raises(RuntimeError, match="round 1"):
-        sample_rounds({"a": fail}, Plan(3, 1e9), time.watch)
-    assert gc.isenabled()
+def test_what_returns_at_once_took_a_moment(time: FakeTime) -> None:
+    assert 0 < time.watch.sample(lambda _: None).seconds < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -115,44 +102,3 @@ def test_warm_up_calls_until_nothing_is_gained(
     pending = iter(left)
     warm_up(time.spend_next(pending), time.watch, first)
     assert len(costs) - len(list(pending)) == calls
-
-
-class Fake:
-    def __init__(self, time: FakeTime, name: str, seconds: float, *, fits: bool = True) -> None:
-        self.name = self.key = name
-        self.fits = fits
-        self.calls = 0
-        self._spend = time.spend(seconds)
-
-    def prepare(self) -> float | None:
-        return None
-
-    def call(self) -> object:
-        self.calls += 1
-        return self._spend()
-
-    def fits_with(self, other: Workload) -> bool:
-        return self.fits and other is not None
-
-
-def test_a_pair_is_interleaved_and_measured_once(time: FakeTime) -> None:
-    measurer = Measurer(Plan(4, 1e9), time.watch, lambda _: None)
-    new, old = Fake(time, "new", 1.0), Fake(time, "old", 2.0)
-    paired = measurer.against(new, old)
-    assert (paired.samples, paired.reference, paired.interleaved) == ((1.0,) * 4, (2.0,) * 4, True)
-    calls = new.calls
-    assert measurer.against(new, old) is paired
-    assert measurer.alone(new) == (1.0,) * 4
-    assert new.calls == calls
-
-
-def test_what_does_not_fit_takes_turns(time: FakeTime) -> None:
-    measurer = Measurer(Plan(3, 1e9), time.watch, lambda _: None)
-    paired = measurer.against(Fake(time, "new", 1.0, fits=False), Fake(time, "old", 2.0))
-    assert (paired.samples, paired.reference, paired.interleaved) == ((1.0,) * 3, (2.0,) * 3, False)
-
-
-def test_progress_names_arm_and_round(time: FakeTime) -> None:
-    told: list[str] = []
-    Measurer(Plan(2, 1e9), time.watch, told.append).alone(Fake(time, "fused", 1.0))
-    assert told == ["fused: warming up", "fused: round 1 of 2", "fused: round 2 of 2"]

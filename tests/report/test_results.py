@@ -105,6 +105,7 @@ def test_keys_of_the_schema() -> None:
         "request",
         "strategies",
         "verdicts",
+        "comparisons",
         "notes",
     ]
     fused = data["strategies"]["fused"]
@@ -117,15 +118,17 @@ def test_keys_of_the_schema() -> None:
     }
     assert sorted(set(fused) - {"latency", "ratio", "vram", "output", "lora"}) == [
         "error",
+        "gpu_s",
         "mistake",
         "samples_s",
         "scheme",
         "scheme_reason",
         "setup",
         "steps",
+        "steps_s",
     ]
     assert sorted(fused["setup"][0]) == ["layers", "layers_total", "note", "seconds", "step", "vram_peak"]
-    assert sorted(data["verdicts"][0]) == ["code", "message", "nodeid", "status", "strategy"]
+    assert sorted(data["verdicts"][0]) == ["code", "message", "nodeid", "status", "strategy", "tighter"]
     assert sorted(data["machine"]) == ["backend", "device", "driver", "memory_kind", "name", "torch"]
 
 

@@ -4,9 +4,16 @@ import math
 
 import pytest
 
-from pytest_loraperf.verdict import Status
+from pytest_loraperf.verdict import Status, decide
 from pytest_loraperf.verdict.equivalence import DEFAULT_REL_L2, Distances, Limits, judge_equivalence
-from pytest_loraperf.verdict.gates import judge_card, judge_latency, judge_vram
+from pytest_loraperf.verdict.gates import (
+    format_limit,
+    judge_card,
+    judge_faster,
+    judge_latency,
+    judge_ratio,
+    judge_vram,
+)
 
 GB = 2**30
 NEAR = Distances(rel_l2=0.01, max_abs=0.1, cosine=0.9999, psnr=40.0, effect_kept=0.95, image={"psnr": 38.0})
@@ -56,9 +63,51 @@ def test_defaults_by_scheme(scheme: str | None, limit: float) -> None:
     assert DEFAULT_REL_L2[None] < limit or scheme is None
 
 
-def test_latency_of_few_samples() -> None:
-    assert judge_latency("a", [1.0], 1.0).status is Status.PASS
-    assert judge_latency("a", [1.0, 3.0], 2.0).status is Status.INCONCLUSIVE
+@pytest.mark.parametrize(
+    ("samples", "limit", "message"),
+    [
+        (
+            [1.0],
+            100.0,
+            "a took 1.000 s (1 round): cannot tell whether it holds the latency budget of 100.0 s; take more rounds "
+            "(--loraperf-rounds, --loraperf-max-seconds) on a quieter machine, or widen the limit",
+        ),
+        (
+            [1.0, 1.1, 1.2],
+            2.0,
+            "a took 1.098 s (333.3 ms–3.600 s, 3 rounds): cannot tell whether it holds the latency budget of 2.000 s, "
+            "but 3.600 s would be held; take more rounds (--loraperf-rounds, --loraperf-max-seconds) on a quieter "
+            "machine, or widen the limit",
+        ),
+    ],
+)
+def test_few_samples_cannot_tell(samples: list[float], limit: float, message: str) -> None:
+    found = judge_latency("a", samples, limit)
+    assert (found.status, found.message, found.tighter) == (Status.INCONCLUSIVE, message, None)
+
+
+class TestPassedByFar:
+    def test_seconds(self) -> None:
+        assert judge_latency("a", [1.0, 1.0, 1.1], 60.0).tighter == '@pytest.mark.latency_budget("3.3s")'
+        assert judge_latency("a", [1.0] * 9, 1.2).tighter == '@pytest.mark.latency_budget("1s")'
+        assert judge_latency("a", [1.0] * 9, 1.1).tighter is None
+
+    @pytest.mark.parametrize(("ratio", "tighter"), [(0.5, "0.5"), (0.517, "0.52"), (0.95, None)])
+    def test_ratios(self, ratio: float, tighter: str | None) -> None:
+        found = decide([ratio] * 9, [1.0] * 9, max_ratio=1.05)
+        line = None if tighter is None else f'@pytest.mark.latency_budget(ratio={tighter}, of="b")'
+        assert judge_ratio("a", "b", found, 1.05, {}).tighter == line
+
+    @pytest.mark.parametrize(("ratio", "tighter"), [(0.5, "50%"), (0.517, "48%"), (0.85, None)])
+    def test_speed_ups(self, ratio: float, tighter: str | None) -> None:
+        found = decide([ratio] * 9, [1.0] * 9, max_ratio=0.9)
+        line = None if tighter is None else f'@pytest.mark.faster_than("b", by="{tighter}")'
+        assert judge_faster("a", "b", found, 0.1, {}).tighter == line
+
+    def test_a_tightened_limit_is_held(self) -> None:
+        for value in (0.0123, 0.99, 1.0, 3.3, 12.01, 987.6):
+            assert float(format_limit(value)) >= value * (1 - 1e-12)
+            assert float(format_limit(value)) < value * 1.11
 
 
 @pytest.mark.parametrize(("used", "status"), [(14 * GB, Status.PASS), (14 * GB + 1, Status.FAIL)])

@@ -1,0 +1,208 @@
+"""Rounds: one sample of every arm, in a seeded random order, until enough is known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_loraperf.measure.timing import NO_TICK, SLOW_CALL, Plan, Sample, Stopwatch, Tick, garbage_held, warm_up
+from pytest_loraperf.measure.validity import keep_rounds
+
+if TYPE_CHECKING:
+    from pytest_loraperf.gpu.nvml import Reading
+
+MIN_ROUNDS = 3
+"""What is taken however long it takes: fewer rounds decide nothing."""
+BLOCK = 2
+"""Samples of an arm in a block; one where a call is slow."""
+
+
+class Workload(Protocol):
+    """A callable and its requests, replayed for measuring."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def key(self) -> str:
+        """What it is, requests included: equal keys are measured once."""
+
+    def prepare(self) -> float | None:
+        """Make it ready to be called; return the seconds of a first call that warmed it, if there was one."""
+
+    def call(self, tick: Tick) -> object:
+        """Replay it once; ``tick`` is called where a denoising step begins, and after the last."""
+
+    def fits_with(self, others: Sequence[Workload]) -> bool:
+        """Whether it can be ready at once with all of these; makes them so where it can."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Seconds of a workload and of its reference, round by round."""
+
+    samples: tuple[float, ...]
+    reference: tuple[float, ...]
+    interleaved: bool
+
+
+@dataclass
+class Rounds:
+    """What was taken of some arms.
+
+    Each round has a sample of every arm. Arms that are not ``interleaved`` did not fit on the device together and
+    took turns: a round is then a block of calls of each, its samples their medians, so that what distinguishes
+    block from block is in the interval like all other noise. ``order`` has the keys as they were called, and
+    ``readings`` what the GPU did meanwhile; rounds under throttling are in ``taken`` but do not count.
+    """
+
+    workloads: tuple[Workload, ...]
+    interleaved: bool = True
+    taken: list[dict[str, Sample]] = field(default_factory=list)
+    readings: list[dict[str, Reading | None]] = field(default_factory=list)
+    order: list[tuple[str, ...]] = field(default_factory=list)
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the arms."""
+        return tuple(workload.key for workload in self.workloads)
+
+    def counted(self) -> list[dict[str, Sample]]:
+        """Return the rounds that count."""
+        return [self.taken[index] for index in keep_rounds(self.readings)]
+
+    def samples(self, key: str) -> tuple[Sample, ...]:
+        """Return the samples of one arm that count."""
+        return tuple(found[key] for found in self.counted() if key in found)
+
+    def seconds(self, key: str) -> tuple[float, ...]:
+        """Return the wall seconds of one arm."""
+        return tuple(sample.seconds for sample in self.samples(key))
+
+    def paired(self, key: str, reference: str) -> Paired:
+        """Return the seconds of two arms in the rounds that both have."""
+        both = [found for found in self.counted() if key in found and reference in found]
+        return Paired(
+            tuple(found[key].seconds for found in both),
+            tuple(found[reference].seconds for found in both),
+            self.interleaved,
+        )
+
+    def raise_error(self, *keys: str) -> None:
+        """Raise what one of these arms raised, its own error as it was."""
+        for key in keys:
+            if key in self.errors:
+                raise self.errors[key]
+
+
+Enough = Callable[[Rounds], bool]
+OnSample = Callable[[Workload, int], None]
+Observe = Callable[[], "Reading | None"]
+
+
+def unobserved() -> None:
+    """Where there is no GPU there is nothing to watch."""
+
+
+def take_rounds(
+    rounds: Rounds,
+    plan: Plan,
+    watch: Stopwatch,
+    enough: Enough,
+    on_sample: OnSample,
+    observe: Observe = unobserved,
+) -> None:
+    """Take rounds until it is enough, or the plan's limits are reached; what was taken before counts.
+
+    An arm that raises is left out from then on, its error kept, its samples too. ``on_sample(workload, number)``
+    is called before each sample, ``observe()`` after it.
+    """
+    turn = _interleaved(rounds, watch) if rounds.interleaved else _in_turns(rounds, watch)
+    while not enough(rounds) and not _exhausted(rounds, plan):
+        number = len(rounds.taken) + 1
+        arms = [workload for workload in rounds.workloads if workload.key not in rounds.errors]
+        if not arms:
+            return
+        found: dict[str, Sample] = {}
+        readings: dict[str, Reading | None] = {}
+        order = _order(arms, plan.seed, number, shuffled=rounds.interleaved)
+        for workload in order:
+            on_sample(workload, number)
+            try:
+                found[workload.key] = turn(workload)
+                readings[workload.key] = observe()
+            except Exception as error:  # noqa: BLE001 - the user's; raised once the others have finished
+                rounds.errors[workload.key] = error
+        if found:
+            rounds.taken.append(found)
+            rounds.readings.append(readings)
+            rounds.order.append(tuple(workload.key for workload in order))
+
+
+def _exhausted(rounds: Rounds, plan: Plan) -> bool:
+    if len(rounds.taken) < min(MIN_ROUNDS, plan.rounds):
+        return False
+    spent = (sum(found[key].seconds for found in rounds.taken if key in found) for key in rounds.keys)
+    longest = max(spent, default=0.0)
+    return len(rounds.taken) >= plan.rounds or longest >= plan.max_seconds
+
+
+def _order(arms: Sequence[Workload], seed: int, number: int, *, shuffled: bool) -> list[Workload]:
+    """Return the arms of a round in their order; in turns each round begins where the last one ended."""
+    if not shuffled:
+        return list(arms) if number % 2 else list(reversed(arms))
+    order = list(arms)
+    random.Random(f"{seed}:{number}").shuffle(order)  # noqa: S311 - an order of turns is no secret
+    return order
+
+
+def _interleaved(rounds: Rounds, watch: Stopwatch) -> Callable[[Workload], Sample]:
+    for workload in rounds.workloads:
+        try:
+            _make_ready(workload, watch)
+        except Exception as error:  # noqa: BLE001 - the same
+            rounds.errors[workload.key] = error
+
+    def turn(workload: Workload) -> Sample:
+        with garbage_held():
+            return watch.sample(workload.call)
+
+    return turn
+
+
+def _in_turns(rounds: Rounds, watch: Stopwatch) -> Callable[[Workload], Sample]:
+    last: list[str] = []
+
+    def turn(workload: Workload) -> Sample:
+        if last[-1:] != [workload.key]:
+            _make_ready(workload, watch)
+            last.append(workload.key)
+        with garbage_held():
+            samples = [watch.sample(workload.call)]
+            while len(samples) < BLOCK and samples[0].seconds < SLOW_CALL:
+                samples.append(watch.sample(workload.call))
+        return _middle(samples)
+
+    if rounds.taken:
+        last.append(rounds.order[-1][-1])
+    return turn
+
+
+def _make_ready(workload: Workload, watch: Stopwatch) -> None:
+    first = workload.prepare()
+    warm_up(lambda: workload.call(NO_TICK), watch, first)
+
+
+def _middle(samples: Sequence[Sample]) -> Sample:
+    """Return the medians of a block."""
+    on_gpu = [sample.gpu_seconds for sample in samples if sample.gpu_seconds is not None]
+    return Sample(
+        median(sample.seconds for sample in samples),
+        median(on_gpu) if on_gpu else None,
+        tuple(median(step) for step in zip(*(sample.steps for sample in samples), strict=False)),
+    )

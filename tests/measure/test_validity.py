@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_loraperf.gpu.nvml import THROTTLE_REASONS, Reading
+from pytest_loraperf.measure.validity import (
+    AGAINST_THROTTLING,
+    Finding,
+    Round,
+    findings,
+    keep_rounds,
+    throttled,
+    unexplained_bytes,
+)
+
+GB = 2**30
+QUIET = Reading(1980, frozenset(), 60, 20 * GB)
+
+
+def at(mhz: int | None, *reasons: str, celsius: int = 60) -> Reading:
+    return Reading(mhz, frozenset(reasons), celsius, 20 * GB)
+
+
+def rounds_of(*readings: Reading | None) -> list[Round]:
+    return [{"fused": reading} for reading in readings]
+
+
+CAPPED = at(1980, "power cap")
+
+
+@pytest.mark.parametrize(
+    ("reading", "is_throttled"),
+    [(None, False), (Reading(), False), (QUIET, False), (CAPPED, True)],
+)
+def test_what_is_not_known_is_no_throttling(reading: Reading | None, is_throttled: bool) -> None:
+    assert throttled(reading) is is_throttled
+
+
+def test_every_throttle_reason_has_its_advice() -> None:
+    assert set(AGAINST_THROTTLING) == set(THROTTLE_REASONS.values())
+
+
+@pytest.mark.parametrize(
+    ("slowed", "kept"),
+    [
+        ("", []),
+        ("-", [0]),
+        ("----", [0, 1, 2, 3]),
+        ("-T--", [0, 2, 3]),
+        ("-TT-", [0, 3]),
+        ("-TTT-", [0, 1, 2, 3, 4]),  # fewer than half are left
+        ("T-", [0, 1]),  # fewer than two are left
+        ("TTTT", [0, 1, 2, 3]),
+    ],
+)
+def test_throttled_rounds_are_dropped_but_enough_stay(slowed: str, kept: list[int]) -> None:
+    assert keep_rounds(rounds_of(*(CAPPED if each == "T" else QUIET for each in slowed))) == kept
+
+
+def test_one_throttled_arm_drops_its_round_whole() -> None:
+    mixed: Round = {"fused": QUIET, "standard_lora": CAPPED}
+    quiet: Round = {"fused": QUIET, "standard_lora": None}
+    assert keep_rounds([quiet, mixed, quiet]) == [0, 2]
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("ab"), st.sampled_from([None, QUIET, CAPPED]))))
+def test_never_is_nothing_left(rounds: list[Round]) -> None:
+    kept = keep_rounds(rounds)
+    assert 2 * len(kept) >= len(rounds)
+    assert len(kept) >= min(2, len(rounds))
+    assert kept == sorted(set(kept))
+
+
+def test_a_quiet_measurement_has_no_findings() -> None:
+    assert findings(rounds_of(*[QUIET] * 9), unexplained=GB, slowdown_c=90) == []
+
+
+def test_nothing_measured_has_no_findings() -> None:
+    assert findings([]) == []
+    assert findings([{}, {}]) == []
+
+
+def test_no_nvml_is_said_once() -> None:
+    assert findings(rounds_of(None, None, None)) == [
+        Finding(
+            "nvml",
+            "NVML is not available: throttling, clocks, heat and neighbours were not watched; install the driver's "
+            "libnvidia-ml.so, or show it to the container (NVIDIA_DRIVER_CAPABILITIES=compute,utility)",
+        )
+    ]
+    assert findings(rounds_of(None, QUIET, None)) == []
+
+
+def test_what_the_driver_does_not_tell_is_said() -> None:
+    assert findings(rounds_of(Reading(temperature_c=60, used_bytes=GB), None)) == [
+        Finding(
+            "nvml",
+            "the driver does not tell throttling, the SM clock of this GPU: not watched; "
+            "measure on a whole GPU (MIG instances and virtual GPUs tell less)",
+        )
+    ]
+    (found,) = findings(rounds_of(Reading(1980, frozenset())))
+    assert found.message.startswith("the driver does not tell the temperature, memory in use of this GPU: ")
+
+
+def test_neighbours() -> None:
+    assert findings(rounds_of(QUIET), unexplained=12 * GB) == [
+        Finding(
+            "neighbours",
+            "12 GB of the GPU's memory are not this process's: other processes use the GPU and disturb what is "
+            "timed; stop them (nvidia-smi on the host lists them) or measure on another GPU "
+            "(CUDA_VISIBLE_DEVICES names it)",
+        )
+    ]
+    assert findings(rounds_of(QUIET), unexplained=GB) == []
+    assert findings(rounds_of(QUIET), unexplained=None) == []
+
+
+@pytest.mark.parametrize(
+    ("used", "held", "reserved", "unexplained"),
+    [
+        (20, 19, 18, 1),  # the driver tells what this process holds
+        (20, None, 18, 1),  # it does not: a context and its libraries take up to 1 GB
+        (18, None, 18, 0),
+        (30, None, 18, 11),
+    ],
+)
+def test_unexplained_bytes(used: int, held: int | None, reserved: int, unexplained: int) -> None:
+    assert unexplained_bytes(used * GB, held and held * GB, reserved * GB) == unexplained * GB
+
+
+@pytest.mark.parametrize(
+    ("slowed", "message"),
+    [
+        (
+            [CAPPED, CAPPED, CAPPED],
+            "3 of 12 rounds were dropped: throttled (power cap); "
+            "lock the SM clock where the power suffices (nvidia-smi -lgc MHZ, as root)",
+        ),
+        (
+            [at(1980, "power brake")],
+            "1 of 12 rounds was dropped: throttled (power brake); check the machine's power supply",
+        ),
+        (
+            [at(1980, "thermal slowdown", "hardware slowdown")],
+            "1 of 12 rounds was dropped: throttled (hardware slowdown, thermal slowdown); "
+            "check the cooling and the power supply (nvidia-smi -q -d PERFORMANCE); "
+            "improve its cooling, or let it cool down first",
+        ),
+        (
+            [CAPPED] * 12,
+            "12 of 12 rounds ran throttled (power cap) and still count, since too few ran without; "
+            "lock the SM clock where the power suffices (nvidia-smi -lgc MHZ, as root)",
+        ),
+        (
+            [CAPPED] * 7,
+            "7 of 12 rounds ran throttled (power cap) and still count, since too few ran without; "
+            "lock the SM clock where the power suffices (nvidia-smi -lgc MHZ, as root)",
+        ),
+    ],
+)
+def test_throttled_rounds_are_counted(slowed: list[Reading], message: str) -> None:
+    rounds = rounds_of(*slowed, *[QUIET] * (12 - len(slowed)))
+    assert findings(rounds) == [Finding("throttled", message)]
+
+
+@pytest.mark.parametrize(
+    ("clocks", "message"),
+    [
+        (
+            [1980, 1980, 1980, 1900, 1870, 1860],
+            "the SM clock fell by 5.8% over the rounds (1980 to 1865 MHz); "
+            "lock it (nvidia-smi -lgc MHZ, as root), or warm up for longer",
+        ),
+        (
+            [1500, 1700, 1980],
+            "the SM clock rose by 32.0% over the rounds (1500 to 1980 MHz); "
+            "lock it (nvidia-smi -lgc MHZ, as root), or warm up for longer",
+        ),
+    ],
+)
+def test_clock_drift(clocks: list[int], message: str) -> None:
+    assert findings(rounds_of(*map(at, clocks))) == [Finding("clock-drift", message)]
+
+
+@pytest.mark.parametrize(
+    "clocks",
+    [
+        [1980, 1500],  # two rounds have no thirds
+        [1980, 1980, 1940],  # 2 %
+        [1980, 1980, 1500, 1980, 1980, 1980],  # one low round is no drift
+        [1980, None, None],
+    ],
+)
+def test_no_clock_drift(clocks: list[int | None]) -> None:
+    assert findings(rounds_of(*map(at, clocks))) == []
+
+
+def test_dropped_rounds_are_no_drift() -> None:
+    rounds = rounds_of(at(1980), at(1980), at(1980), at(1980), at(1200, "power brake"), at(1200, "power brake"))
+    assert [found.code for found in findings(rounds)] == ["throttled"]
+
+
+def test_clocks_that_differ_between_arms() -> None:
+    rounds: list[Round] = [{"fused": at(1980), "no_lora": at(1950), "standard_lora": at(1900)}] * 3
+    assert findings(rounds) == [
+        Finding(
+            "clock-arms",
+            "the SM clock was 1900 MHz under standard_lora and 1980 MHz under fused, 4.2% apart: as much of the "
+            "difference in time may be the clock's; lock it (nvidia-smi -lgc MHZ, as root)",
+        )
+    ]
+
+
+def test_clocks_that_hardly_differ_between_arms() -> None:
+    rounds: list[Round] = [
+        {"fused": at(1980), "standard_lora": at(1950)},
+        {"fused": at(1980), "standard_lora": None},
+        {"fused": at(None), "standard_lora": at(1950)},
+    ]
+    assert findings(rounds) == []
+
+
+@pytest.mark.parametrize("celsius", [85, 91])
+def test_heat(celsius: int) -> None:
+    assert findings(rounds_of(at(1980), at(1980, celsius=celsius)), slowdown_c=90) == [
+        Finding(
+            "temperature",
+            f"the GPU reached {celsius} °C and slows itself down at 90 °C; "
+            "improve its cooling, or let it cool down first",
+        )
+    ]
+
+
+@pytest.mark.parametrize("slowdown_c", [90, None])
+def test_no_heat(slowdown_c: int | None) -> None:
+    assert findings(rounds_of(at(1980, celsius=84)), slowdown_c=slowdown_c) == []
