@@ -1,9 +1,10 @@
-"""The command line: ``loraperf bench``."""
+"""The command line: ``loraperf bench | doctor | compare``."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from pytest_loraperf import __version__
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.options import OPTIONS, Settings, check_writable
+from pytest_loraperf.units import parse_percent
 
 FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field != "inconclusive")
@@ -35,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"loraperf {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_bench(commands.add_parser("bench", help="measure strategies and print the table"))
+    _add_compare(commands.add_parser("compare", help="judge one results file against another"))
+    _add_doctor(commands.add_parser("doctor", help="what this machine can do, and what would spoil a measurement"))
     return parser
 
 
@@ -55,6 +59,46 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     request.add_argument("--cfg", type=float, metavar="SCALE", help="classifier-free guidance; 1 switches it off")
     request.add_argument("--seed", type=int)
     request.add_argument("--edit-image", metavar="FILE")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_compare)
+    parser.add_argument("base", type=Path, metavar="BASE.json", help="the results to compare with")
+    parser.add_argument("new", type=Path, metavar="NEW.json", help="the results that are judged")
+    parser.add_argument(
+        "--max-slowdown", default="5%", metavar="PERCENT", help="how much slower NEW may be (default: 5%%)"
+    )
+    parser.add_argument(
+        "--across-machines",
+        action="store_true",
+        help="compare even where machine, model or request differ, and say what is lost",
+    )
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from pytest_loraperf.compare import run_compare  # noqa: PLC0415 - imports numpy
+    from pytest_loraperf.verdict import Status  # noqa: PLC0415 - imports numpy
+
+    try:
+        max_slowdown = parse_percent(given.max_slowdown)
+    except LoraperfError as error:
+        raise LoraperfError(f"--max-slowdown: {error}") from error
+    status = run_compare(given.base, given.new, max_slowdown, given.across_machines, print)
+    return {Status.FAIL: FINDING, Status.INCONCLUSIVE: INCONCLUSIVE}.get(status, FINE)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_doctor)
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:N")
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from pytest_loraperf.doctor import examine, lines  # noqa: PLC0415 - start-up
+
+    checks = examine(given.device)
+    for line in lines(checks, shutil.get_terminal_size((120, 40)).columns):
+        print(line)
+    return FINDING if any(check.status == "problem" for check in checks) else FINE
 
 
 def _bench(given: argparse.Namespace) -> int:

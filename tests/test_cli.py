@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pytest_loraperf.cli import main
+from pytest_loraperf.report.results import Machine, Results, StrategyResult, write_results
 
-TINY = ["bench", "--model", "synthetic:tiny", "--device", "cpu", "--rounds", "2"]
+TINY = ["bench", "--model", "synthetic:tiny", "--device", "cpu", "--rounds", "3"]
 
 
 def test_bench_measures_against_the_reference_and_writes_json(
@@ -21,7 +22,7 @@ def test_bench_measures_against_the_reference_and_writes_json(
     fused = data["strategies"]["fused"]
     assert data["command"].startswith("loraperf bench --model synthetic:tiny")
     assert (data["request"]["steps"], data["request"]["prompt"]) == (3, "a ghost")
-    assert (len(fused["samples_s"]), fused["ratio"]["of"]) == (2, "standard_lora")
+    assert (len(fused["samples_s"]), fused["ratio"]["of"]) == (3, "standard_lora")
     assert fused["output"]["reference"] == "standard_lora"
     assert fused["output"]["effect_kept"] > 0.3
     text = capsys.readouterr().out
@@ -41,7 +42,7 @@ def test_bench_over_the_budget_is_a_finding(capsys: pytest.CaptureFixture[str]) 
         (["--strategies", "fuzed"], "unknown strategy 'fuzed'; did you mean fused?"),
         (["--model", "tiny"], "model: got 'tiny'; allowed are synthetic:tiny"),
         (["--gpu-budget", "14"], "--gpu-budget: size '14': write a positive number and a unit"),
-        (["--rounds", "1"], "--loraperf-rounds: got '1'; a whole number of at least 2 is allowed"),
+        (["--rounds", "1"], "--loraperf-rounds: got '1'; a whole number of at least 3 is allowed"),
         (["--device", "gpu"], "device 'gpu': allowed are auto, cpu, cuda and cuda:N"),
         (["--height", "0"], "request: height=0; a positive whole number is allowed"),
         (["--adapter", "a.safetensors:big"], "the scale 'big' is no number"),
@@ -64,7 +65,7 @@ def test_a_strategy_that_cannot_be_built_costs_the_others_nothing(
     scheme = ["--scheme", "torchao_fp8_w8a8"]
     assert main([*TINY, "--strategies", "fused_then_quantize,fused", *scheme, "--json", str(out)]) == 1
     assert "CPU has no fp8 matrix product" in capsys.readouterr().out
-    assert json.loads(out.read_text())["strategies"]["fused"]["latency"]["rounds"] == 2
+    assert json.loads(out.read_text())["strategies"]["fused"]["latency"]["rounds"] == 3
 
 
 def test_an_unknown_option_is_usage() -> None:
@@ -76,3 +77,53 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from pytest_loraperf.cli import main\ntry: main(['bench', '--help'])\nexcept SystemExit: pass\n"
     code += "sys.exit(int(bool({'torch', 'numpy', 'diffsynth'} & set(sys.modules))))"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def results_of(*seconds: float) -> Results:
+    machine = Machine("cuda:0", "a card", "580.1", "2.15", "diffsynth 2.1.12", "VRAM")
+    fused = StrategyResult(samples_s=seconds)
+    return Results("0.1.0", "today", "pytest", machine, "synthetic:tiny", {}, {"fused": fused})
+
+
+@pytest.mark.parametrize(
+    ("times", "code"), [((1.0, 1.0), 0), ((1.0, 1.2), 1), ((1.0, 1.03), 0)], ids=["same", "slower", "within"]
+)
+def test_compare_exits_by_its_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], times: tuple[float, float], code: int
+) -> None:
+    files = [str(tmp_path / f"{name}.json") for name in ("base", "new")]
+    for file, seconds in zip(files, times, strict=True):
+        write_results(Path(file), results_of(*(seconds * (1 + i / 1000) for i in range(9))))
+    assert main(["compare", *files]) == code
+    assert "fused" in capsys.readouterr().out
+
+
+def test_compare_that_cannot_tell_exits_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(tmp_path / "two.json")
+    write_results(Path(file), results_of(1.0, 1.1))
+    assert main(["compare", file, file]) == 3
+    assert "INCONCLUSIVE" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.json", "nowhere.json"], "loraperf: results nowhere.json: "),
+        (["a", "b", "--max-slowdown", "5"], "loraperf: --max-slowdown: percentage '5': "),
+    ],
+)
+def test_compare_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert main(["compare", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_doctor_says_what_this_machine_can_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "device" in said
+    assert "diffsynth" in said
+
+
+def test_doctor_finds_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", "cuda:99"]) == 1
+    assert "problem" in capsys.readouterr().out
