@@ -57,12 +57,12 @@ def gather(session: Session) -> Results:
         strategies=dict(sorted(strategies.items(), key=lambda pair: _place(pair[0], order))),
         verdicts=tuple(
             VerdictRecord(
-                record.nodeid,
-                record.strategy,
-                verdict.code,
-                str(verdict.status),
-                verdict.message,
-                verdict.tighter,
+                nodeid=record.nodeid,
+                strategy=record.strategy,
+                code=verdict.code,
+                status=str(verdict.status),
+                message=verdict.message,
+                tighter=verdict.tighter,
             )
             for record in session.records.values()
             for verdict in record.verdicts

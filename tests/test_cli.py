@@ -80,9 +80,14 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def results_of(*seconds: float) -> Results:
-    machine = Machine("cuda:0", "a card", "580.1", "2.15", "diffsynth 2.1.12", "VRAM")
-    fused = StrategyResult(samples_s=seconds)
-    return Results("0.1.0", "today", "pytest", machine, "synthetic:tiny", {}, {"fused": fused})
+    return Results(
+        plugin_version="0.1.0",
+        created="today",
+        machine=Machine(device="cuda:0", name="a card", torch="2.15"),
+        model="synthetic:tiny",
+        request={},
+        strategies={"fused": StrategyResult(samples_s=seconds)},
+    )
 
 
 @pytest.mark.parametrize(

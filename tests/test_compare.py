@@ -18,8 +18,8 @@ from pytest_loraperf.report.results import Machine, Results, StrategyResult, wri
 from pytest_loraperf.units import parse_percent
 from pytest_loraperf.verdict import Status
 
-H100 = Machine("cuda:0", "H100", "580.1", "2.11.0", "diffsynth 2.1.12", "VRAM")
-CPU = Machine("cpu", "CPU", None, "2.11.0", "diffsynth 2.1.12", "tensor bytes")
+H100 = Machine(device="cuda:0", name="H100", driver="580.1", torch="2.11.0", backend="diffsynth 2.1.12")
+CPU = Machine(device="cpu", name="CPU", torch="2.11.0", backend="diffsynth 2.1.12", memory_kind="tensor bytes")
 STEADY = (1.0, 1.01, 0.99, 1.0, 1.02, 0.98)
 BAD_SEARCH = (
     "measure BASE again, as clocks and neighbours differ between runs too, then look for what changed, "
@@ -35,7 +35,15 @@ def times(factor: float) -> tuple[float, ...]:
 def results(samples: Mapping[str, Sequence[float]], machine: Machine = H100) -> Results:
     strategies = {name: StrategyResult(samples_s=tuple(each)) for name, each in samples.items()}
     request = {"prompt": "a ghost", "height": 1024}
-    return Results("0.1.0", "2026-11-23T18:00:00+00:00", "loraperf bench", machine, "qwen", request, strategies)
+    return Results(
+        plugin_version="0.1.0",
+        created="2026-11-23T18:00:00+00:00",
+        command="loraperf bench",
+        machine=machine,
+        model="qwen",
+        request=request,
+        strategies=strategies,
+    )
 
 
 def with_errors(found: Results, **errors: str) -> Results:

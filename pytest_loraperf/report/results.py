@@ -17,16 +17,16 @@ from pytest_loraperf.report.schema import from_plain, to_plain
 SCHEMA = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """Where it ran; ``memory_kind`` says what the bytes are: VRAM, or tensor bytes where there is no CUDA."""
 
     device: str
     name: str
-    driver: str | None
+    driver: str | None = None
     torch: str
-    backend: str
-    memory_kind: str
+    backend: str = ""
+    memory_kind: str = "VRAM"
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class SetupStep:
     step: str
     seconds: float
     layers: int
-    layers_total: int
-    vram_peak: int | None
+    layers_total: int = 0
+    vram_peak: int | None = None
     note: str = ""
 
 
@@ -75,10 +75,10 @@ class OutputComparison:
     """How far the output is from the reference's; ``psnr`` is None where nothing differs."""
 
     reference: str
-    rel_l2: float | None
-    max_abs: float | None
-    cosine: float | None
-    psnr: float | None
+    rel_l2: float | None = None
+    max_abs: float | None = None
+    cosine: float | None = None
+    psnr: float | None = None
     effect_kept: float | None = None
     image: Mapping[str, float | None] | None = None
 
@@ -139,25 +139,25 @@ class StrategyResult:
     error: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VerdictRecord:
     """The verdict of one gate on one test; ``tighter`` is a stricter marker for one that passed by far."""
 
     nodeid: str
-    strategy: str | None
+    strategy: str | None = None
     code: str
     status: str
     message: str
     tighter: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """One run."""
 
     plugin_version: str
     created: str
-    command: str
+    command: str = ""
     machine: Machine
     model: str
     request: Mapping[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -41,8 +41,10 @@ def _plain_scalar(value: object) -> str | int | float | None:
 def from_plain(kind: Any, value: Any, where: str) -> Any:
     """Turn JSON data into ``kind``: a dataclass of scalars, tuples, mappings, dataclasses, or None with these.
 
+    What a file of another version has besides is passed over, and what it lacks takes its default.
+
     Raises:
-        LoraperfError: a value is missing or of another type; the message names its place after ``where``.
+        LoraperfError: a needed value is missing, or one is of another type; the message names its place.
     """
     if kind is Any:
         return _read_any(value, where)
@@ -74,10 +76,11 @@ def _read_any(value: Any, where: str) -> Any:
 def _read_fields(kind: Any, value: Any, where: str) -> Any:
     found = _checked(value, dict, "an object", where)
     hints = get_type_hints(kind)
-    names = [each.name for each in fields(kind)]
-    missing = next((name for name in names if name not in found), None)
+    needed = (each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING)
+    missing = next((name for name in needed if name not in found), None)
     if missing:
         raise _wrong(f"{where}.{missing}", "missing", "a value")
+    names = [each.name for each in fields(kind) if each.name in found]
     return kind(**{name: from_plain(hints[name], found[name], f"{where}.{name}") for name in names})
 
 

@@ -202,8 +202,8 @@ AGAIN = "measure again to write it anew"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_without("command"), f"results.command is missing, a value is expected; {AGAIN}"),
-        (_without("strategies", "fused", "vram"), f"{AT}.vram is missing, a value is expected; {AGAIN}"),
+        (_without("model"), f"results.model is missing, a value is expected; {AGAIN}"),
+        (_without("machine", "name"), f"results.machine.name is missing, a value is expected; {AGAIN}"),
         (_machine_is("H100"), f'results.machine is "H100", an object is expected; {AGAIN}'),
         (_fused("error", 3), f"{AT}.error is 3, a text is expected; {AGAIN}"),
         (_fused("steps", "fuse"), f'{AT}.steps is "fuse", a list is expected; {AGAIN}'),
@@ -407,3 +407,19 @@ def test_verdict_of_a_strategy_is_the_worst(strategy: str, verdict: str) -> None
 def test_machine_without_a_driver_is_read() -> None:
     results = replace(EIGHT, machine=replace(MACHINE, driver=None))
     assert Results.from_json(results.to_json()).machine.driver is None
+
+
+def test_a_file_with_the_least_there_is_can_be_read() -> None:
+    found = Results.from_json(
+        {
+            "schema": 1,
+            "plugin_version": "0.9",
+            "created": "today",
+            "machine": {"device": "cuda:0", "name": "H100", "torch": "2.11"},
+            "model": "synthetic:full",
+            "request": {},
+            "strategies": {"fused": {"samples_s": [1.0, 2.0], "from_a_later_version": 1}},
+        }
+    )
+    assert found.strategies["fused"].samples_s == (1.0, 2.0)
+    assert (found.command, found.machine.driver, found.verdicts, found.notes) == ("", None, (), ())
