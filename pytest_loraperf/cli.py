@@ -1,4 +1,4 @@
-"""The command line: ``loraperf bench | doctor | compare``."""
+"""The command line: ``loraperf bench | calibrate | compare | doctor``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from typing import Any
 
 from pytest_loraperf import __version__
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import OPTIONS, Settings, check_writable
+from pytest_loraperf.options import OPTIONS, Option, Settings, check_writable
 from pytest_loraperf.units import parse_percent
 
 FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field != "inconclusive")
+CALIBRATE_FIELDS = ("model", "adapters", "device", "scheme", "compile")
+CALIBRATE_OPTIONS = tuple(option for option in OPTIONS if option.field in CALIBRATE_FIELDS)
+REQUEST_FIELDS = ("prompt", "height", "width", "steps", "cfg", "seed", "edit_image")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"loraperf {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_bench(commands.add_parser("bench", help="measure strategies and print the table"))
+    _add_calibrate(commands.add_parser("calibrate", help="how often verdicts are wrong, here and in simulation"))
     _add_compare(commands.add_parser("compare", help="judge one results file against another"))
     _add_doctor(commands.add_parser("doctor", help="what this machine can do, and what would spoil a measurement"))
     return parser
@@ -47,10 +51,18 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategies", default="all", metavar="NAMES", help="all, or names such as fused,low_vram"
     )
-    for option in BENCH_OPTIONS:
+    _add_options(parser, BENCH_OPTIONS)
+    _add_request(parser)
+
+
+def _add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
+    for option in options:
         flags = [option.flag] if option.flag == "--gpu-budget" else [option.flag.replace("--loraperf-", "--")]
         action = "append" if option.many else "store"
         parser.add_argument(*flags, dest=option.field, action=action, metavar=option.metavar, help=option.help)
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
     request = parser.add_argument_group("request", "what is generated; the default depends on the model")
     request.add_argument("--prompt")
     request.add_argument("--height", type=int, metavar="PIXELS")
@@ -59,6 +71,53 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     request.add_argument("--cfg", type=float, metavar="SCALE", help="classifier-free guidance; 1 switches it off")
     request.add_argument("--seed", type=int)
     request.add_argument("--edit-image", metavar="FILE")
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_calibrate)
+    parser.add_argument("--strategy", default="fused", metavar="NAME", help="what is recorded (default: fused)")
+    parser.add_argument("--rounds", type=int, default=100, metavar="N", help="rounds to record (default: 100)")
+    parser.add_argument(
+        "--slowdowns",
+        default="2%,5%,10%,20%",
+        metavar="LIST",
+        help="record these too (default: 2%%,5%%,10%%,20%%)",
+    )
+    parser.add_argument(
+        "--max-rounds", type=int, default=30, metavar="N", help="rounds of a verdict at most (default: 30)"
+    )
+    parser.add_argument(
+        "--replays", type=int, default=1000, metavar="N", help="verdicts of each kind (default: 1000)"
+    )
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the recording to this file")
+    parser.add_argument("--replay", type=Path, metavar="FILE", help="replay this recording; nothing is measured")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table to this file")
+    parser.add_argument("--simulated-only", action="store_true", help="simulated noise alone; nothing is measured")
+    _add_options(parser, CALIBRATE_OPTIONS)
+    _add_request(parser)
+
+
+def _calibrate(given: argparse.Namespace) -> int:
+    from pytest_loraperf.calibrate.run import Calibrating, run_calibration  # noqa: PLC0415 - imports numpy
+
+    asked = Calibrating(
+        strategy=given.strategy,
+        rounds=given.rounds,
+        slowdowns=tuple(_percentage("--slowdowns", each) for each in given.slowdowns.split(",")),
+        max_rounds=given.max_rounds,
+        replays=given.replays,
+        record=given.record,
+        replay=given.replay,
+        json=given.json,
+        simulated_only=given.simulated_only,
+    )
+    settings = _settings(given, CALIBRATE_OPTIONS)
+    found = run_calibration(settings, given.command, asked, _changes(given), _tell, print)
+    return FINDING if any(found.findings()) else FINE
+
+
+def _changes(given: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name in REQUEST_FIELDS if (value := getattr(given, name)) is not None}
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -79,10 +138,7 @@ def _compare(given: argparse.Namespace) -> int:
     from pytest_loraperf.compare import run_compare  # noqa: PLC0415 - imports numpy
     from pytest_loraperf.verdict import Status  # noqa: PLC0415 - imports numpy
 
-    try:
-        max_slowdown = parse_percent(given.max_slowdown)
-    except LoraperfError as error:
-        raise LoraperfError(f"--max-slowdown: {error}") from error
+    max_slowdown = _percentage("--max-slowdown", given.max_slowdown)
     status = run_compare(given.base, given.new, max_slowdown, given.across_machines, print)
     return {Status.FAIL: FINDING, Status.INCONCLUSIVE: INCONCLUSIVE}.get(status, FINE)
 
@@ -105,12 +161,10 @@ def _bench(given: argparse.Namespace) -> int:
     from pytest_loraperf.benchmark import run_benchmark  # noqa: PLC0415 - imports torch
     from pytest_loraperf.report.results import write_results  # noqa: PLC0415
 
-    settings = _settings(given)
+    settings = _settings(given, BENCH_OPTIONS)
     if settings.json is not None:
         check_writable(settings.json)
-    names = ("prompt", "height", "width", "steps", "cfg", "seed", "edit_image")
-    changes = {name: value for name in names if (value := getattr(given, name)) is not None}
-    results = run_benchmark(settings, given.command, given.strategies, changes, _tell, print)
+    results = run_benchmark(settings, given.command, given.strategies, _changes(given), _tell, print)
     if settings.json is not None:
         write_results(Path(settings.json), results)
     failed = [verdict for verdict in results.verdicts if verdict.status == "FAIL"]
@@ -119,9 +173,9 @@ def _bench(given: argparse.Namespace) -> int:
     return FINDING if failed or any(each.error for each in results.strategies.values()) else FINE
 
 
-def _settings(given: argparse.Namespace) -> Settings:
+def _settings(given: argparse.Namespace, options: Sequence[Option]) -> Settings:
     values: dict[str, Any] = {}
-    for option in BENCH_OPTIONS:
+    for option in options:
         text = getattr(given, option.field)
         if text is not None:
             try:
@@ -129,6 +183,13 @@ def _settings(given: argparse.Namespace) -> Settings:
             except LoraperfError as error:
                 raise LoraperfError(f"{option.flag}: {error}") from error
     return Settings(**values)
+
+
+def _percentage(flag: str, text: str) -> float:
+    try:
+        return parse_percent(text)
+    except LoraperfError as error:
+        raise LoraperfError(f"{flag}: {error}") from error
 
 
 def _tell(line: str) -> None:

@@ -132,3 +132,43 @@ def test_doctor_says_what_this_machine_can_do(capsys: pytest.CaptureFixture[str]
 def test_doctor_finds_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--device", "cuda:99"]) == 1
     assert "problem" in capsys.readouterr().out
+
+
+CALIBRATE = ["calibrate", "--replays", "20", "--max-rounds", "12"]
+
+
+def test_calibrate_on_simulated_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "calibration.json"
+    assert main([*CALIBRATE, "--simulated-only", "--json", str(out)]) == 0
+    assert "Gaussian" in capsys.readouterr().out
+    assert json.loads(out.read_text())["kind"] == "calibration"
+
+
+def test_calibrate_records_this_machine_and_replays_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "recording.json"
+    tiny = ["--model", "synthetic:tiny", "--device", "cpu", "--rounds", "12", "--slowdowns", "10%"]
+    main([*CALIBRATE, *tiny, "--record", str(file)])
+    recording = json.loads(file.read_text())
+    assert {name: len(seconds) for name, seconds in recording["arms"].items()} == {
+        "+0%": 12,
+        "+0% again": 12,
+        "+10%": 12,
+    }
+    capsys.readouterr()
+    main([*CALIBRATE, "--replay", str(file)])
+    assert "recorded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--slowdowns", "five"], "loraperf: --slowdowns: percentage 'five': write at least 0%"),
+        (["--strategy", "fuzed"], "loraperf: unknown strategy 'fuzed'; did you mean fused?"),
+        (["--replay", "nowhere.json"], "loraperf: recording nowhere.json: cannot be read: No such file"),
+        (["--height", "0"], "loraperf: request: height=0; a positive whole number is allowed"),
+    ],
+)
+def test_calibrate_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    tiny = ["--model", "synthetic:tiny", "--device", "cpu", "--rounds", "12"]
+    assert main([*CALIBRATE, *tiny, *arguments]) == 2
+    assert capsys.readouterr().err.startswith(message)

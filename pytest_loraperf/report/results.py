@@ -201,14 +201,19 @@ def write_results(path: Path, results: Results) -> None:
     """
     text = json.dumps(results.to_json(), indent=1, allow_nan=False) + "\n"
     try:
-        _replace(path, text)
+        replace_whole(path, text)
     except OSError as error:
         raise LoraperfError(
             f"results {path}: cannot be written: {error.strerror}; name a file in a folder that can be written"
         ) from error
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all; folders that are missing are made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     # Renaming over a link would take the link's place, not that of the file it names.
     path = Path(os.path.realpath(path))
     # Renaming over /dev/null, as root in a container may, would take it from every other program.
@@ -234,7 +239,7 @@ def read_results(path: Path) -> Results:
         LoraperfError: it is missing, truncated, no JSON, or of another schema.
     """
     try:
-        return Results.from_json(json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant))
+        return Results.from_json(json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant))
     except LoraperfError as error:
         raise LoraperfError(f"results {path}: {error}") from error
     except OSError as error:
@@ -243,5 +248,10 @@ def read_results(path: Path) -> Results:
         raise LoraperfError(f"results {path}: no JSON, or truncated ({error}); measure again") from error
 
 
-def _refuse_constant(word: str) -> None:
+def refuse_constant(word: str) -> None:
+    """Refuse NaN and Infinity, which are no JSON though Python reads them.
+
+    Raises:
+        ValueError: always.
+    """
     raise ValueError(f"{word} is no JSON number")

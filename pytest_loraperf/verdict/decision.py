@@ -20,7 +20,8 @@ correlation of successive rounds less its standard error under independence, whe
 
 **Few rounds.** Below 9 rounds no test without assumptions can be this sure, and an arm of minutes a call must be
 judged from three all the same. There the interval is all that was seen, widened by the factor ``CLEAR`` on both
-sides: a loaded CPU moves one sample by 65 % (standard deviation), and three rounds in a row beyond that are none.
+sides. A loaded CPU moves one sample by 65 % (standard deviation); three rounds in a row beyond a factor of three
+are rarer than the error below, but on a machine that stalls for many times as long as a call they do occur.
 
 Assumed: noise that is symmetric in the sense above, and a dependence between rounds that a few rounds can show.
 """

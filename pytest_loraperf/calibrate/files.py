@@ -1,0 +1,72 @@
+"""The files of a calibration: JSON of one frozen dataclass, with its schema and its kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.options import check_writable
+from pytest_loraperf.report.results import refuse_constant, replace_whole
+from pytest_loraperf.report.schema import from_plain, to_plain
+
+SCHEMA = 1
+
+
+def check_target(path: Path, flag: str) -> None:
+    """Refuse a file that cannot be written before anything is measured; ``flag`` is the option that names it.
+
+    Raises:
+        LoraperfError: the folder cannot be made, or the file cannot be written.
+    """
+    try:
+        check_writable(path)
+    except LoraperfError as error:
+        raise LoraperfError(f"{flag}={str(error).partition('=')[2]}") from error
+
+
+def write_file(path: Path, kind: str, value: Any) -> None:
+    """Write a dataclass whole or not at all; folders that are missing are made.
+
+    Raises:
+        LoraperfError: it cannot be written.
+    """
+    text = json.dumps({"schema": SCHEMA, "kind": kind, **to_plain(value)}, indent=1, allow_nan=False) + "\n"
+    try:
+        replace_whole(path, text)
+    except OSError as error:
+        raise LoraperfError(
+            f"{kind} {path}: cannot be written: {error.strerror}; name a file in a folder that can be written"
+        ) from error
+
+
+def read_file(path: Path, kind: str, cls: type) -> Any:
+    """Read what ``write_file`` wrote of this class.
+
+    Raises:
+        LoraperfError: it is missing, truncated, no JSON, of another schema or kind, or holds a wrong value.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        _check(data, kind)
+        return from_plain(cls, data, kind)
+    except LoraperfError as error:
+        raise LoraperfError(f"{kind} {path}: {error}") from error
+    except OSError as error:
+        raise LoraperfError(f"{kind} {path}: cannot be read: {error.strerror}; check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise LoraperfError(f"{kind} {path}: no JSON, or truncated ({error}); make it again") from error
+
+
+def _check(data: object, kind: str) -> None:
+    if not isinstance(data, dict):
+        return  # reading its fields says so
+    for key, value in {"schema": SCHEMA, "kind": kind}.items():
+        found = data.get(key)
+        # True equals 1, and is no schema.
+        if found != value or isinstance(found, bool):
+            raise LoraperfError(
+                f"{key} is {json.dumps(found, default=repr)}, this version reads {json.dumps(value)}; "
+                "make it again with this version of loraperf calibrate"
+            )
