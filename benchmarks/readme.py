@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from pytest_loraperf.calibrate.calibration import read_calibration
+from pytest_loraperf.calibrate.table import markdown_lines
 from pytest_loraperf.report.markdown import replace_block
-from pytest_loraperf.report.results import Results, read_results
+from pytest_loraperf.report.results import read_results
 from pytest_loraperf.report.terminal import summary
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 WIDTH = 118
-BLOCKS = {"demo": "cpu/demo.json"}
+
+
+def _run(file: Path) -> str:
+    results = read_results(file)
+    lines = "\n".join(summary(results, WIDTH))
+    return f"```text\n$ {results.command}\n{lines}\n```"
+
+
+def _calibration(file: Path) -> str:
+    found = read_calibration(file)
+    return "\n".join([*markdown_lines(found), f"- `{found.command}`"])
+
+
+BLOCKS: dict[str, tuple[str, Callable[[Path], str]]] = {
+    "demo": ("cpu/demo.json", _run),
+    "calibration": ("cpu/calibration.json", _calibration),
+}
 
 
 def rendered(text: str) -> str:
     """Return the README with each block made anew from its results file."""
-    for name, file in BLOCKS.items():
-        text = replace_block(text, name, _block(read_results(ROOT / "benchmarks" / file)))
+    for name, (file, render) in BLOCKS.items():
+        text = replace_block(text, name, render(ROOT / "benchmarks" / file))
     return text
-
-
-def _block(results: Results) -> str:
-    lines = "\n".join(summary(results, WIDTH))
-    return f"```text\n$ {results.command}\n{lines}\n```"
 
 
 def main() -> int:

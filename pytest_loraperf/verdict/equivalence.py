@@ -23,12 +23,13 @@ DEFAULT_REL_L2: Mapping[str | None, float] = {
 }
 """The default limit on the relative L2 distance of latents, by the scheme of the arm (None is bf16).
 
-Each is above what was measured for right results after 4 steps, against the LoRA attached in bf16, by a factor of
-two in bf16 and of 1.25 in fp8. On the 20 B-parameter Qwen-Image DiT with random weights at 1024×1024 (H100): fused
-bf16 0.0047 and 0.0097 with two ways to draw the weights, fused and compiled bf16 0.0082, fp8 weights 0.034 to 0.038
-and 0.064, torchao's dynamic fp8 0.0112 to 0.0116 and 0.061. On the tiny synthetic model: fused bf16 0.004, fp8 weights
-0.030, fp8 computation 0.036, torchao's 0.036. For scale, bf16 rounds to 2**-9 relative, fp8 e4m3 to 2**-4. An
-output is the same each time, so noise does not move it; another model may, and then a test names its own limit.
+Each is above what was measured for right results after 4 steps, against the LoRA attached in bf16, by a factor
+of two in bf16 and of 1.25 in fp8. On the 20 B-parameter Qwen-Image DiT with random weights at 1024×1024 (H100):
+fused bf16 0.0047 and 0.0097 with two ways to draw the weights, fused and compiled bf16 0.0082, fp8 weights 0.034
+to 0.038 and 0.064, torchao's dynamic fp8 0.0112 to 0.0116 and 0.061. On the tiny synthetic model: fused bf16
+0.004, fp8 weights 0.030, fp8 computation 0.036, torchao's 0.036. For scale, bf16 rounds to 2**-9 relative, fp8
+e4m3 to 2**-4. An output is the same each time, so noise does not move it; another model may, and then a test
+names its own limit.
 """
 
 
