@@ -24,12 +24,13 @@ class Measurer:
         """Return seconds of the workload, a sample a round: enough to judge a limit in seconds, if they can."""
         key = workload.key
 
-        def enough(rounds: Rounds) -> bool:
+        def pairs(rounds: Rounds) -> Paired:
             taken = rounds.seconds(key)
-            return len(taken) >= FIRST_LOOK if limit is None else settled(taken, [limit] * len(taken), 1.0)
+            return Paired(taken, (limit or 1.0,) * len(taken), interleaved=True)
 
-        known = next((rounds for rounds in self.of(key) if enough(rounds)), None)
-        rounds = known or self._take(enough, workload)
+        ratio = None if limit is None else 1.0
+        known = next((rounds for rounds in self.of(key) if _until(pairs, ratio)(rounds)), None)
+        rounds = known or self._take(_until(pairs, ratio), workload)
         rounds.raise_error(key)
         return rounds.seconds(key)
 
@@ -39,15 +40,9 @@ class Measurer:
             samples = self.alone(workload)
             return Paired(samples, samples, interleaved=True)
 
-        def enough(rounds: Rounds) -> bool:
-            if rounds.errors:
-                return True
-            paired = rounds.paired(workload.key, reference.key)
-            if max_ratio is None:
-                return len(paired.samples) >= FIRST_LOOK
-            return settled(paired.samples, paired.reference, max_ratio)
-
-        rounds = self._take(enough, workload, reference)
+        told = _until(lambda rounds: rounds.paired(workload.key, reference.key), max_ratio)
+        # An arm that raised leaves no more pairs.
+        rounds = self._take(lambda rounds: bool(rounds.errors) or told(rounds), workload, reference)
         rounds.raise_error(workload.key, reference.key)
         return rounds.paired(workload.key, reference.key)
 
@@ -81,3 +76,18 @@ class Measurer:
 
     def _on_sample(self, workload: Workload, number: int) -> None:
         self.tell(f"{workload.name}: round {number} of at most {self.plan.rounds}")
+
+
+def _until(pairs: Callable[[Rounds], Paired], max_ratio: float | None) -> Enough:
+    """Return what ends the rounds: a settled limit, or where there is none the first look."""
+    looked_at = 0
+
+    def enough(rounds: Rounds) -> bool:
+        nonlocal looked_at
+        paired = pairs(rounds)
+        if max_ratio is None:
+            return len(paired.samples) >= FIRST_LOOK
+        before, looked_at = looked_at, len(paired.samples)
+        return settled(paired.samples, paired.reference, max_ratio, before)
+
+    return enough

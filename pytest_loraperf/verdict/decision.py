@@ -118,10 +118,14 @@ def estimate(samples: Sequence[float], reference: Sequence[float]) -> tuple[floa
     return found.ratio, found.interval
 
 
-def settled(samples: Sequence[float], reference: Sequence[float], max_ratio: float) -> bool:
-    """Whether one of the looks so far can tell, so that more rounds would be of no use."""
+def settled(samples: Sequence[float], reference: Sequence[float], max_ratio: float, looked_at: int = 0) -> bool:
+    """Whether one of the looks so far can tell, so that more rounds would be of no use.
+
+    Those at up to ``looked_at`` rounds are known not to.
+    """
     logs = log_ratios(samples, reference)
-    return any(look(logs[:rounds], max_ratio) is not None for rounds in looks() if rounds <= len(logs))
+    due = (rounds for rounds in looks() if looked_at < rounds <= len(logs))
+    return any(look(logs[:rounds], max_ratio) is not None for rounds in due)
 
 
 def log_ratios(samples: Sequence[float], reference: Sequence[float]) -> Logs:
