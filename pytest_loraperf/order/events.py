@@ -1,0 +1,55 @@
+"""What is done to a model, one event an operation: the recorder sees them happen, the linter reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """The operations whose order matters: those of a strategy's steps, what undoes them, and loading."""
+
+    ATTACH = "attach"
+    FUSE = "fuse"
+    QUANTIZE = "quantize"
+    OFFLOAD = "offload"
+    COMPILE = "compile"
+    UNFUSE = "unfuse"
+    DETACH = "detach"
+    HOTSWAP = "hotswap"
+    LOAD = "load"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place in a source: the file, its line (from 1) and column (from 0)."""
+
+    path: str
+    line: int
+    col: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One operation on one model.
+
+    ``call`` is what was called, as a reader knows it (``pipe.load_lora``); ``where`` the line of the operation
+    itself, ``via`` the line that called the helper it stands in. ``adapter`` tells adapters apart where they are
+    known. ``quantizes`` marks a load that quantizes; ``needs_fp8`` a quantization that does nothing unless the
+    weights were loaded as fp8 (DiffSynth 1.1); ``filtered`` one that leaves the adapters out. ``layers`` of
+    ``total`` were changed, where that could be counted: at run time only.
+    """
+
+    kind: Kind
+    call: str
+    where: Place
+    via: Place | None = None
+    adapter: str | None = None
+    quantizes: bool = False
+    needs_fp8: bool = False
+    filtered: bool = False
+    layers: int | None = None
+    total: int | None = None
