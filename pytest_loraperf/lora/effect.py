@@ -1,0 +1,75 @@
+"""Whether a LoRA is in a model's layers: what it does to probe activations, layer by layer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pytest_loraperf.lora.adapter import LoraLayer
+from pytest_loraperf.lora.match import Match
+
+ROWS = 16
+"""Rows of a probe: a multiple of 16, as fp8 products need."""
+
+LayerOf = Callable[[str], torch.nn.Module]
+
+
+class EffectProbe:
+    """Measures the effect gain of each layer that adapters change.
+
+    The gain of a layer is ⟨Δ effective, Δ intended⟩ / ⟨Δ intended, Δ intended⟩ on probe activations x, seeded by
+    the layer's name: Δ intended is scale · B A x of all adapters, Δ effective the layer's output less that of
+    the layer without LoRA, W x in float32. It is 1 where the LoRA is there, 0 where it is not. What quantization
+    adds to the output is nearly orthogonal to Δ intended, so it moves the gain by little: the error of the delta
+    itself would be *larger* for the right order, which rounds all of W, than for the wrong one, which loses the
+    LoRA.
+    """
+
+    def __init__(self, matches: Sequence[Match]) -> None:
+        self._adapters: dict[str, list[tuple[LoraLayer, float]]] = {}
+        for match in matches:
+            for name, layer in match.layers.items():
+                self._adapters.setdefault(name, []).append((layer, match.scale))
+        self._base: dict[str, Tensor] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether the layers without LoRA were seen."""
+        return bool(self._base)
+
+    @torch.no_grad()
+    def take_base(self, layer_of: LayerOf) -> None:
+        """Keep the layers' outputs as they are before any step: (16, out_features), float32, in host memory."""
+        for name in self._adapters:
+            weight, bias = (getattr(layer_of(name), kind) for kind in ("weight", "bias"))
+            x = probe(name, weight.shape[1]).to(weight.device)
+            output = x @ weight.float().T
+            self._base[name] = (output if bias is None else output + bias.float()).cpu()
+
+    @torch.no_grad()
+    def gains(self, layer_of: LayerOf, device: str, dtype: torch.dtype) -> dict[str, float]:
+        """Return the gain of each layer that the adapters intend to change; the layers compute on ``device``."""
+        found = {}
+        for name, base in self._base.items():
+            x = probe(name, self._adapters[name][0][0].shape[1])
+            intended = self._intended(name, x)
+            power = float(intended.square().sum())
+            if power > 0:
+                effective = layer_of(name)(x.to(device, dtype)).float().cpu() - base
+                found[name] = float((effective * intended).sum()) / power
+        return found
+
+    def _intended(self, name: str, x: Tensor) -> Tensor:
+        changes = [
+            scale * (x @ layer.down.float().T) @ layer.up.float().T for layer, scale in self._adapters[name]
+        ]
+        return torch.stack(changes).sum(0)
+
+
+def probe(name: str, features: int) -> Tensor:
+    """Return activations of shape (16, features), float32: the same for the same name."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+    return torch.randn(ROWS, features, generator=torch.Generator().manual_seed(seed))
