@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from pytest_loraperf.backends.parking import Parked, parking_seconds
 from pytest_loraperf.backends.protocol import (
     Backend,
     Choices,
@@ -26,6 +27,7 @@ from pytest_loraperf.backends.protocol import (
 )
 from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
 from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.host import spare_memory
 from pytest_loraperf.lora import (
     Adapter,
     AdapterSource,
@@ -36,6 +38,7 @@ from pytest_loraperf.lora import (
     weight_norms,
     write_synthetic_adapter,
 )
+from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.ledger import Ledger, Peak
 from pytest_loraperf.measure.timing import NO_TICK, Stopwatch, Tick
 from pytest_loraperf.models import ModelSpec
@@ -45,23 +48,30 @@ from pytest_loraperf.verdict.equivalence import Distances
 
 VRAM_MARGIN = 2**30
 """Bytes of the device left free when deciding whether two arms fit together (context, fragmentation)."""
+HOST_MARGIN = 2**32
+"""Bytes of host memory that parking leaves free: what is pinned cannot be swapped out."""
 
 Tell = Callable[[str], None]
 
 
 @dataclass
 class Arm:
-    """One strategy's pipeline, and what is known of it. ``pipeline`` is None while it is not on the bench.
+    """One strategy's pipeline, and what is known of it.
 
+    ``pipeline`` is None while it is not on the device; ``parked`` is the pipeline then, if it is in host memory,
+    and ``berth`` where it is, kept for the next time.
     ``first_generation`` is the seconds of the very first one, which compiles and allocates.
     """
 
     recipe: Recipe
     pipeline: Any = None
+    parked: Any = None
+    berth: Parked | None = None
     setup: list[StepRecord] = field(default_factory=list)
     setup_peak: Peak = field(default_factory=Peak)
     runtime_peak: Peak = field(default_factory=Peak)
     matches: tuple[Match, ...] = ()
+    gains: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     first_call: dict[str, float] = field(default_factory=dict)
     first_generation: float | None = None
@@ -91,6 +101,17 @@ class Arm:
         """Bytes that it needs at most, as far as known."""
         return max(self.setup_peak.needed, self.runtime_peak.needed)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether its first call compiles."""
+        return self.recipe.strategy.has(StepKind.COMPILE)
+
+    @property
+    def rebuild_seconds(self) -> float:
+        """Seconds until it is as it was if it is dropped: its set-up, and the generation that compiles it."""
+        compiling = self.first_generation if self.compiles else None
+        return sum(step.seconds for step in self.setup) + (compiling or 0.0)
+
 
 @dataclass(frozen=True)
 class Output:
@@ -111,10 +132,11 @@ class Workshop:
     ledger: Ledger
     watch: Stopwatch
     tell: Tell
+    spare_memory: Callable[[], int] = spare_memory
 
 
 class Bench:
-    """Builds arms when they are asked for, keeps those that fit, and parks none: a built arm is rebuilt."""
+    """Builds arms when they are asked for and keeps those that fit; others are parked, or dropped and rebuilt."""
 
     def __init__(self, shop: Workshop, model: ModelSpec, adapters: Sequence[str | Path] = ()) -> None:
         self.shop = shop
@@ -124,6 +146,7 @@ class Bench:
         self.comparisons: dict[tuple[str, str], Distances] = {}
         self._adapters: tuple[Adapter, ...] | None = None
         self._outputs: dict[tuple[str, str], Output] = {}
+        self._effect: EffectProbe | None = None
         self._folder: TemporaryDirectory[str] | None = None
 
     def arm(self, name: str) -> Arm:
@@ -138,8 +161,11 @@ class Bench:
         # Last used is last in the dict, and first to stay.
         self.arms.pop(name, None)
         self.arms[name] = arm
-        if arm.pipeline is None:
+        if arm.pipeline is None or arm.alone:
             self._make_room(arm, keep=())
+        if arm.parked is not None and arm.berth is not None:
+            self._unpark(arm, arm.berth)
+        if arm.pipeline is None:
             self._build(arm)
         return arm
 
@@ -197,7 +223,8 @@ class Bench:
     def close(self) -> None:
         """Give everything back."""
         for arm in self.arms.values():
-            self._park(arm)
+            if arm.pipeline is not None or arm.parked is not None:
+                self._drop(arm)
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -222,20 +249,60 @@ class Bench:
                 if other is not arm:
                     self._park(other)
             return
-        known = max((other.need for other in self.arms.values()), default=0)
-        need = arm.need or known or self.shop.device.total
+        need = arm.running if arm.parked is not None else arm.need
+        need = need or self._largest_need() or self.shop.device.total
         for other in list(self.arms.values()):
             if need <= self.shop.ledger.meter.free() - VRAM_MARGIN:
                 return
             if other is not arm and other.name not in keep:
                 self._park(other)
 
+    def _largest_need(self) -> int:
+        return max((arm.need for arm in self.arms.values()), default=0)
+
     def _park(self, arm: Arm) -> None:
-        if arm.pipeline is not None:
+        """Take an arm off the device: into host memory if that is quicker than to build it again, else drop it."""
+        if arm.pipeline is None:
+            return
+        if not self._worth_parking(arm):
+            self._drop(arm)
+            return
+        self.shop.tell(f"{arm.name}: parking it in host memory")
+        try:
             with self.shop.ledger.release(self._holder(arm.name)):
-                arm.pipeline = None
-                arm.first_call.clear()
-                gc.collect()
+                arm.berth = self.shop.backend.park(arm.pipeline, arm.berth)
+                arm.parked, arm.pipeline = arm.pipeline, None
+        except RuntimeError as error:
+            self._drop(arm, error)
+
+    def _worth_parking(self, arm: Arm) -> bool:
+        size = max(arm.resident, self.shop.ledger.resident.get(self._holder(arm.name), 0))
+        if arm.rebuild_seconds <= parking_seconds(size, pinned=arm.berth is not None):
+            return False
+        # Whichever arm is built next may be built in host memory, to be offloaded.
+        room = self.shop.spare_memory() - HOST_MARGIN - self._largest_need()
+        return arm.berth is not None or size <= room
+
+    def _unpark(self, arm: Arm, berth: Parked) -> None:
+        """Bring an arm back; one that does not come back is dropped, with room made to build it."""
+        self.shop.tell(f"{arm.name}: bringing it back from host memory")
+        try:
+            with self.shop.ledger.operation(self._holder(arm.name), Peak()):
+                self.shop.backend.unpark(arm.parked, berth)
+        except RuntimeError as error:
+            self._drop(arm, error)
+            self._make_room(arm, keep=())
+        else:
+            arm.pipeline, arm.parked = arm.parked, None
+
+    def _drop(self, arm: Arm, error: BaseException | None = None) -> None:
+        """Let go of a pipeline, of its host memory, and of what the frames of an error hold of it."""
+        if arm.compiles:
+            arm.first_call.clear()
+        with self.shop.ledger.release(self._holder(arm.name)):
+            arm.pipeline = arm.parked = arm.berth = None
+            _clear_frames(error)
+            gc.collect()
 
     def _build(self, arm: Arm) -> None:
         try:
@@ -250,10 +317,7 @@ class Bench:
 
     def _failed(self, arm: Arm, why: str, error: BaseException) -> None:
         arm.error = why
-        with self.shop.ledger.release(self._holder(arm.name)):
-            arm.pipeline = None
-            _clear_frames(error)
-            gc.collect()
+        self._drop(arm, error)
 
     def _build_steps(self, arm: Arm) -> None:
         shop, strategy = self.shop, arm.recipe.strategy
@@ -267,8 +331,13 @@ class Bench:
         self._step(arm, None, build)
         if strategy.uses_lora:
             arm.matches = self._match(arm.pipeline)
+            self._take_base(arm)
         for step in strategy.steps:
             self._step(arm, step, partial(shop.backend.apply, arm.pipeline, step, arm.matches))
+        if self._effect is not None:
+            self.shop.tell(f"{arm.name}: looking for the LoRA in its layers")
+            with self.shop.ledger.aside(self._holder("effect")):
+                arm.gains = shop.backend.effect_gains(arm.pipeline, self._effect)
 
     def _step(self, arm: Arm, step: Step | None, carry_out: Callable[[], StepEffect]) -> None:
         """Carry out one step, timed, its memory measured and its effect checked."""
@@ -287,6 +356,14 @@ class Bench:
         arm.setup_peak.needed = max(arm.setup_peak.needed, peak.needed)
         arm.setup_peak.allocated = max(arm.setup_peak.allocated, peak.allocated)
         arm.setup_peak.resident = peak.resident
+
+    def _take_base(self, arm: Arm) -> None:
+        """See the layers without LoRA, once: they are the same in every arm."""
+        if self._effect is None:
+            effect = EffectProbe(arm.matches)
+            with self.shop.ledger.aside(self._holder("effect")):
+                self.shop.backend.take_base(arm.pipeline, effect)
+            self._effect = effect
 
     def _match(self, pipeline: Any) -> tuple[Match, ...]:
         shapes = self.shop.backend.lora_shapes(pipeline)

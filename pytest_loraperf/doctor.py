@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pytest_loraperf.errors import DeviceError
+from pytest_loraperf.host import Host, probe_host
 from pytest_loraperf.measure.validity import (
     AGAINST_THROTTLING,
     COOL,
@@ -37,8 +36,6 @@ PACKAGES = ("torch", "diffsynth", "torchao", "pytest", "pytest-loraperf")
 FULL_MODEL_WEIGHTS = 20 * 2**30
 BUSY = 10
 """Percent of the time; a GPU that nobody uses is below."""
-NO_LIMIT = 2**60
-"""Bytes; what cgroup v1 writes where there is no limit is above."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +58,6 @@ class Gpu:
     max_sm_clock: int | None = None
     slowdown_c: int | None = None
     persistence: bool | None = None
-
-
-@dataclass(frozen=True)
-class Host:
-    """The machine around the GPU, None where it does not tell.
-
-    ``memory`` are bytes available, ``memory_limit`` and ``cpu_quota`` (CPUs) what the container may use, ``cpus``
-    all CPUs, ``usable`` those that this process may run on, ``load`` the mean of the last minute.
-    """
-
-    memory: int | None = None
-    memory_limit: int | None = None
-    cpu_quota: float | None = None
-    cpus: int = 1
-    usable: int = 1
-    load: float = 0.0
-    governor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,20 +105,6 @@ def probe(wanted: str) -> Probe:
         device = str(error)
     gpu = Gpu() if isinstance(device, str) or not device.is_cuda else _probe_gpu(device)
     return Probe(device, nvml.driver_version(), versions, _why_no_torchao(versions), gpu, probe_host())
-
-
-def probe_host(root: Path = Path("/")) -> Host:
-    """Read what Linux says of memory, CPUs and the container's limits, below ``root``."""
-    memory = [line.split()[1] for line in _text(root / "proc/meminfo").splitlines() if line.startswith("MemAvail")]
-    return Host(
-        memory=int(memory[0]) * 1024 if memory else None,
-        memory_limit=min(_memory_limits(root), default=None),
-        cpu_quota=min(_cpu_quotas(root), default=None),
-        cpus=os.cpu_count() or 1,
-        usable=len(os.sched_getaffinity(0)),
-        load=os.getloadavg()[0],
-        governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
-    )
 
 
 def diagnose(found: Probe) -> list[Check]:
@@ -341,41 +307,3 @@ def _probe_gpu(device: Device) -> Gpu:
         slowdown_c=nvml.slowdown_temperature(uuid),
         persistence=nvml.persistence_mode(uuid),
     )
-
-
-def _memory_limits(root: Path) -> Iterator[int]:
-    for group in _groups(root, "memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            text = _text(group / name).strip()
-            if text.isdecimal() and int(text) < NO_LIMIT:
-                yield int(text)
-
-
-def _cpu_quotas(root: Path) -> Iterator[float]:
-    for group in _groups(root, "cpu"):
-        v1 = f"{_text(group / 'cpu.cfs_quota_us')} {_text(group / 'cpu.cfs_period_us')}"
-        for text in (_text(group / "cpu.max"), v1):
-            match text.split():
-                case [quota, period] if quota.isdecimal() and period.isdecimal():
-                    yield int(quota) / int(period)
-
-
-def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """The folders of this process's control groups of version 2 and 1, each with those above it.
-
-    In a container the path in ``/proc/self/cgroup`` may be the host's; then the topmost folder is the container's.
-    """
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        base = root / "sys/fs/cgroup" / (controller if controllers else "")
-        group = base / path.lstrip("/")
-        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(base))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

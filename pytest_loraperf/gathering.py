@@ -269,4 +269,6 @@ def _coverage(arm: Arm) -> LoraCoverage | None:
         layers_matched=len(matched),
         layers_total=max(match.total for match in arm.matches),
         rank=max(ranks, default=None),
+        gain_min=min(arm.gains.values(), default=None),
+        gain_median=median(arm.gains.values()) if arm.gains else None,
     )

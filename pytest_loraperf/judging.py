@@ -11,6 +11,7 @@ from pytest_loraperf.specs import FasterThan, Gates, LatencyBudget, OutputEquiva
 from pytest_loraperf.strategies import CONTROL
 from pytest_loraperf.verdict import Verdict
 from pytest_loraperf.verdict.decision import decide
+from pytest_loraperf.verdict.effect import MIN_GAIN, judge_effect
 from pytest_loraperf.verdict.equivalence import Distances, Limits, judge_equivalence
 from pytest_loraperf.verdict.gates import judge_card, judge_faster, judge_latency, judge_ratio, judge_vram
 
@@ -35,6 +36,7 @@ def judge(session: Session, record: TestRecord) -> list[Verdict]:
     verdicts += [_faster(session, record, faster) for faster in gates.faster]
     verdicts += [_vram(session, record, budget) for budget in gates.vram]
     verdicts += [_equivalent(record, equivalent) for equivalent in gates.equivalent]
+    verdicts += _effect(record, gates)
     return verdicts
 
 
@@ -117,6 +119,16 @@ def _fitting(session: Session, budget: int) -> dict[str, int]:
         for arm in sorted(arms, key=lambda arm: arm.need)
         if arm.name != CONTROL and arm.error is None and 0 < arm.need <= budget and arm.runtime_peak.needed
     }
+
+
+def _effect(record: TestRecord, gates: Gates) -> list[Verdict]:
+    """Judge that the LoRA is in the layers of the pipeline that a test uses, whether it asks for that or not."""
+    if record.bench is None or record.strategy is None:
+        return []
+    arm = record.bench.arms[record.strategy]
+    if not arm.recipe.strategy.uses_lora:
+        return []
+    return [judge_effect(arm.name, arm.gains, gates.effect.min_gain if gates.effect else MIN_GAIN)]
 
 
 def _equivalent(record: TestRecord, wanted: OutputEquivalent) -> Verdict:

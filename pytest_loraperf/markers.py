@@ -23,6 +23,10 @@ MARKERS = {
         "output_equivalent(to, *, rel_l2=None, max_abs=None, cosine=None, psnr=None, image_psnr=None): "
         "the same output as another strategy within limits, and not the output without the LoRA."
     ),
+    "lora_effect": (
+        "lora_effect(*, min_gain): "
+        "every layer keeps at least this share of the LoRA's intended effect; without the marker it is 0.9."
+    ),
     "needs_gpu": (
         "needs_gpu(*, vram=None, capability=None): "
         'skip unless there is a CUDA device with so much memory ("24GB") and this compute capability ("8.9").'

@@ -197,7 +197,8 @@ class Session:
 
     def has_gates(self, record: TestRecord) -> bool:
         """Whether there is anything to judge of a test."""
-        return record.charge is not None or (record.gates is not None and record.gates.timed)
+        built = record.strategy is not None
+        return built or record.charge is not None or (record.gates is not None and record.gates.timed)
 
     def fails(self, verdict: Verdict) -> bool:
         """Whether a verdict fails its test; ``--loraperf-inconclusive=warn`` lets "cannot tell" pass."""

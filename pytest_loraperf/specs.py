@@ -66,6 +66,13 @@ class OutputEquivalent:
 
 
 @dataclass(frozen=True)
+class LoraEffect:
+    """The least effect gain of each layer."""
+
+    min_gain: float
+
+
+@dataclass(frozen=True)
 class NeedsGpu:
     """Run only on a CUDA device with at least so many bytes and this compute capability."""
 
@@ -83,6 +90,7 @@ class Gates:
     faster: tuple[FasterThan, ...] = ()
     equivalent: tuple[OutputEquivalent, ...] = ()
     needs: tuple[NeedsGpu, ...] = ()
+    effect: LoraEffect | None = None
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -149,6 +157,14 @@ def output_equivalent(
     )
 
 
+def lora_effect(*, min_gain: object) -> LoraEffect:
+    """Read the arguments of ``lora_effect``."""
+    limit = _limit("min_gain", min_gain, low=0, high=1)
+    if limit is None:
+        raise MarkerError("min_gain=None; a number from 0 to 1 is allowed")
+    return LoraEffect(limit)
+
+
 def needs_gpu(*, vram: object = None, capability: object = None) -> NeedsGpu:
     """Read the arguments of ``needs_gpu``."""
     size = None if vram is None else parse_size(vram)
@@ -179,7 +195,15 @@ def _capability(value: object) -> tuple[int, int]:
 
 READERS: dict[str, Callable[..., Any]] = {
     function.__name__: function
-    for function in (lora_strategy, latency_budget, vram_budget, faster_than, output_equivalent, needs_gpu)
+    for function in (
+        lora_strategy,
+        latency_budget,
+        vram_budget,
+        faster_than,
+        output_equivalent,
+        lora_effect,
+        needs_gpu,
+    )
 }
 Spec = TypeVar("Spec")
 
@@ -216,6 +240,7 @@ def read_gates(item: pytest.Item, report: MarkerReport) -> Gates:
         faster=_specs(found["faster_than"]),
         equivalent=_specs(found["output_equivalent"]),
         needs=_specs(found["needs_gpu"]),
+        effect=next(iter(found["lora_effect"]), None),  # the closest one
     )
 
 
@@ -229,12 +254,18 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
     for name in gates.strategies:
         if name != "all":
             _check_strategy(item, name, strategies, report)
-    has_pipeline = any(name.removesuffix("_pipeline") in (*strategies, "lora") for name in fixtures)
+    has_pipeline = _has_pipeline(fixtures, strategies)
+    if gates.effect and not has_pipeline:
+        report.add(item, "lora_effect", MarkerError("needs lora_pipeline or a strategy's own fixture in the test"))
     if gates.strategies and "lora_pipeline" not in fixtures:
         report.add(item, "lora_strategy", MarkerError("the test does not use the fixture lora_pipeline"))
     if gates.timed and not has_pipeline and "gpu_workload" not in fixtures:
         wants = "needs lora_pipeline, a strategy's own fixture or gpu_workload in the test"
         report.add(item, "latency_budget, faster_than or output_equivalent", MarkerError(wants))
+
+
+def _has_pipeline(fixtures: Sequence[str], strategies: Strategies) -> bool:
+    return any(name.removesuffix("_pipeline") in (*strategies, "lora") for name in fixtures)
 
 
 def _check_strategy(item: pytest.Item, name: str, strategies: Strategies, report: MarkerReport) -> None:

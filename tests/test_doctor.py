@@ -3,19 +3,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pytest_loraperf import doctor
-from pytest_loraperf.doctor import Check, Gpu, Host, Probe, diagnose, examine, lines, probe, probe_host
+from pytest_loraperf.doctor import Check, Gpu, Probe, diagnose, examine, lines, probe
 from pytest_loraperf.errors import DeviceError
 from pytest_loraperf.gpu import device as devices
 from pytest_loraperf.gpu import nvml
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.gpu.nvml import Reading
+from pytest_loraperf.host import Host
 
 GB = 2**30
 H100 = Device("cuda:0", "NVIDIA H100", 80 * GB, (9, 0), "580.1")
@@ -301,89 +300,6 @@ def test_the_host(host: Host, checks: list[Check]) -> None:
     assert news(replace(GOOD, host=host)) == checks
 
 
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    return root
-
-
-@pytest.mark.parametrize(
-    ("files", "memory_limit", "cpu_quota"),
-    [
-        ({}, None, None),
-        (  # version 2, inside a container
-            {
-                "proc/self/cgroup": "0::/",
-                "sys/fs/cgroup/memory.max": str(8 * GB),
-                "sys/fs/cgroup/cpu.max": "250000 100000",
-            },
-            8 * GB,
-            2.5,
-        ),
-        (  # version 2, a service: the folder above holds the lower limit
-            {
-                "proc/self/cgroup": "0::/user.slice/shell",
-                "sys/fs/cgroup/user.slice/memory.max": str(4 * GB),
-                "sys/fs/cgroup/user.slice/cpu.max": "max 100000",
-                "sys/fs/cgroup/user.slice/shell/memory.max": str(6 * GB),
-                "sys/fs/cgroup/user.slice/shell/cpu.max": "50000 100000",
-            },
-            4 * GB,
-            0.5,
-        ),
-        (  # version 2 without limits
-            {
-                "proc/self/cgroup": "0::/a",
-                "sys/fs/cgroup/a/memory.max": "max",
-                "sys/fs/cgroup/a/cpu.max": "max 100000",
-            },
-            None,
-            None,
-        ),
-        (  # version 1, where the path is the host's and the container sees its own folder as the topmost
-            {
-                "proc/self/cgroup": "4:memory:/docker/1\n2:cpu,cpuacct:/docker/1",
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": str(8 * GB),
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-            },
-            8 * GB,
-            1.5,
-        ),
-        (  # version 1 without limits
-            {
-                "proc/self/cgroup": "4:memory:/\n2:cpu:/",
-                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
-                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
-                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
-            },
-            None,
-            None,
-        ),
-    ],
-)
-def test_limits_of_control_groups(
-    tmp_path: Path, files: dict[str, str], memory_limit: int | None, cpu_quota: float | None
-) -> None:
-    host = probe_host(write(tmp_path, files))
-    assert (host.memory_limit, host.cpu_quota) == (memory_limit, cpu_quota)
-
-
-def test_what_linux_says(tmp_path: Path) -> None:
-    root = write(
-        tmp_path,
-        {
-            "proc/meminfo": "MemTotal:       9 kB\nMemAvailable:    2048 kB",
-            "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "schedutil",
-        },
-    )
-    host = probe_host(root)
-    assert (host.memory, host.governor) == (2048 * 1024, "schedutil")
-    assert (probe_host(tmp_path / "none").memory, probe_host(tmp_path / "none").governor) == (None, None)
-
-
 def test_this_machine_on_the_cpu() -> None:
     found = probe("cpu")
     assert found.device == Device("cpu", "CPU")
@@ -403,8 +319,8 @@ def test_a_broken_device_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("held", "unexplained"), [(2 * GB, 3 * GB), (None, 3 * GB)])
 def test_a_gpu_is_asked(monkeypatch: pytest.MonkeyPatch, held: int | None, unexplained: int) -> None:
     reading = Reading(345, frozenset(), 35, 5 * GB)
-    monkeypatch.setattr(devices, "resolve_device", lambda _: H100)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="1"))
+    card = replace(H100, uuid="GPU-1")
+    monkeypatch.setattr(devices, "resolve_device", lambda _: card)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: GB)
     answers = {
         "driver_version": "580.1",
@@ -418,7 +334,7 @@ def test_a_gpu_is_asked(monkeypatch: pytest.MonkeyPatch, held: int | None, unexp
     monkeypatch.setattr(nvml, "read", {"GPU-1": reading}.get)
     monkeypatch.setattr(nvml, "process_bytes", lambda _: held)
     found = probe("auto")
-    assert (found.device, found.driver) == (H100, "580.1")
+    assert (found.device, found.driver) == (card, "580.1")
     assert found.gpu == Gpu(reading, unexplained, 0, 1980, 90, persistence=True)
 
 

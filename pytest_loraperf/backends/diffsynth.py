@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_loraperf.backends import offloading, quantization
+from pytest_loraperf.backends import offloading, parking, quantization
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet, warnings_shown
@@ -18,6 +18,7 @@ from pytest_loraperf.backends.synthetic import build_synthetic, has_image
 from pytest_loraperf.errors import LoraperfError, ModelError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match, linear_shapes
+from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic, UserBuilt
 from pytest_loraperf.request import Request
@@ -103,6 +104,14 @@ class DiffSynth:
                 case StepKind.COMPILE:
                     return self._compile(pipeline)
 
+    def take_base(self, pipeline: BasePipeline, effect: EffectProbe) -> None:
+        """Show the probe the Linear layers of ``pipe.dit``."""
+        effect.take_base(pipeline.dit.get_submodule)
+
+    def effect_gains(self, pipeline: BasePipeline, effect: EffectProbe) -> dict[str, float]:
+        """Return the effect gains of the layers of ``pipe.dit``, whatever wraps them by now."""
+        return effect.gains(pipeline.dit.get_submodule, pipeline.device, pipeline.torch_dtype)
+
     def generate(self, pipeline: BasePipeline, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run DiffSynth's own ``__call__``, keep the latents that it decodes, and tell of the steps."""
         if request.steps < MIN_STEPS:
@@ -124,6 +133,26 @@ class DiffSynth:
         with warnings_shown(), decoded_latents(pipeline.vae) as latents:
             image = pipeline(**arguments)
         return Generation(latents[-1], image if has_image(pipeline) else None)
+
+    def park(self, pipeline: BasePipeline, kept: parking.Parked | None = None) -> parking.Parked:
+        """Move what its modules hold on the computing device into host memory; what is offloaded is there already.
+
+        Raises:
+            RuntimeError: host memory is short, or a tensor is of a kind that cannot be moved.
+        """
+        return parking.park(pipeline, pipeline.device, kept)
+
+    def unpark(
+        self,
+        pipeline: BasePipeline,  # noqa: ARG002 - what is parked knows its tensors
+        parked: parking.Parked,
+    ) -> None:
+        """Move it back to where it was.
+
+        Raises:
+            RuntimeError: the device has no room.
+        """
+        parking.unpark(parked)
 
     def _attach(self, pipe: BasePipeline, adapters: Sequence[Match]) -> StepEffect:
         from diffsynth.core.vram.layers import LoRAHotLoadMixin  # noqa: PLC0415 - heavy

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from pytest_loraperf.backends.parking import Parked
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match
+from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.models import ModelSpec
 from pytest_loraperf.request import Request
@@ -79,8 +81,28 @@ class Backend(Protocol):
     def apply(self, pipeline: Any, step: Step, adapters: Sequence[Match]) -> StepEffect:
         """Carry out one step in place."""
 
+    def take_base(self, pipeline: Any, effect: EffectProbe) -> None:
+        """Show the probe the layers as they are before any step."""
+
+    def effect_gains(self, pipeline: Any, effect: EffectProbe) -> dict[str, float]:
+        """Return the effect gain of each layer of a pipeline that is built."""
+
     def generate(self, pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run one generation; ``tick`` is called where a denoising step begins, and after the last."""
+
+    def park(self, pipeline: Any, kept: Parked | None = None) -> Parked:
+        """Move what the pipeline holds on the device into host memory: that of ``kept``, an earlier parking.
+
+        Raises:
+            RuntimeError: it cannot be moved.
+        """
+
+    def unpark(self, pipeline: Any, parked: Parked) -> None:
+        """Move it back to where it was, in place.
+
+        Raises:
+            RuntimeError: the device has no room.
+        """
 
 
 @dataclass

@@ -11,8 +11,10 @@ from torch import Tensor
 from pytest_loraperf.lora.adapter import LoraLayer
 from pytest_loraperf.lora.match import Match
 
-ROWS = 16
-"""Rows of a probe: a multiple of 16, as fp8 products need."""
+OUTPUTS = 2**16
+"""Outputs that a layer is probed by, as many rows as that takes: the noise of a gain falls with their root."""
+ROWS = (16, 256)
+"""The fewest and the most rows of a probe; multiples of 16, as fp8 products need."""
 
 LayerOf = Callable[[str], torch.nn.Module]
 
@@ -42,10 +44,10 @@ class EffectProbe:
 
     @torch.no_grad()
     def take_base(self, layer_of: LayerOf) -> None:
-        """Keep the layers' outputs as they are before any step: (16, out_features), float32, in host memory."""
+        """Keep the layers' outputs as they are before any step: (rows, out_features), float32, in host memory."""
         for name in self._adapters:
             weight, bias = (getattr(layer_of(name), kind) for kind in ("weight", "bias"))
-            x = probe(name, weight.shape[1]).to(weight.device)
+            x = probe(name, *weight.shape).to(weight.device)
             output = x @ weight.float().T
             self._base[name] = (output if bias is None else output + bias.float()).cpu()
 
@@ -54,7 +56,7 @@ class EffectProbe:
         """Return the gain of each layer that the adapters intend to change; the layers compute on ``device``."""
         found = {}
         for name, base in self._base.items():
-            x = probe(name, self._adapters[name][0][0].shape[1])
+            x = probe(name, *self._adapters[name][0][0].shape)
             intended = self._intended(name, x)
             power = float(intended.square().sum())
             if power > 0:
@@ -69,7 +71,9 @@ class EffectProbe:
         return torch.stack(changes).sum(0)
 
 
-def probe(name: str, features: int) -> Tensor:
-    """Return activations of shape (16, features), float32: the same for the same name."""
+def probe(name: str, outputs: int, features: int) -> Tensor:
+    """Return activations of shape (rows, features), float32, for a layer of so many outputs and this name."""
+    fewest, most = ROWS
+    rows = min(max(OUTPUTS // outputs // 16 * 16, fewest), most)
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
-    return torch.randn(ROWS, features, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(rows, features, generator=torch.Generator().manual_seed(seed))

@@ -102,6 +102,17 @@ class Ledger:
             self.meter.reset_peak()
 
     @contextmanager
+    def aside(self, holder: str) -> Iterator[None]:
+        """Let measuring itself use memory in this context: no test is charged for it."""
+        self._note(self._held())
+        charge, self._charge = self._charge, None
+        try:
+            with self.operation(holder, Peak()):
+                yield
+        finally:
+            self._charge = charge
+
+    @contextmanager
     def release(self, holder: str) -> Iterator[None]:
         """Let go of a holder's memory in this context; segments that others share stay, charged to no test."""
         before = self.meter.level()

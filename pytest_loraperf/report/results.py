@@ -85,7 +85,7 @@ class OutputComparison:
 
 @dataclass(frozen=True)
 class LoraCoverage:
-    """How many of the model's layers the adapter fits."""
+    """How many of the model's layers the adapter fits, and the effect gain of those: the lowest and the median."""
 
     layers_matched: int
     layers_total: int

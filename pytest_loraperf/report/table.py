@@ -83,22 +83,29 @@ def _effect(_: Results, __: str, found: StrategyResult) -> str:
     return NONE if kept is None else f"{kept:.2f}"
 
 
+def _gain(_: Results, __: str, found: StrategyResult) -> str:
+    if found.lora is None or found.lora.gain_min is None or found.lora.gain_median is None:
+        return NONE
+    return f"{found.lora.gain_min:.2f}–{found.lora.gain_median:.2f}"
+
+
 def _verdict(results: Results, name: str, _: StrategyResult) -> str:
     return results.verdict_of(name) or NONE
 
 
 COLUMNS = (
     Column("strategy", _name, limit=40, right=False),
-    Column("steps", _steps, drop=6, limit=46, right=False),
-    Column("set-up s", _setup, drop=3),
+    Column("steps", _steps, drop=7, limit=46, right=False),
+    Column("set-up s", _setup, drop=4),
     Column("s/generation", _latency),
-    Column("interval", _interval, drop=7, limit=21),
-    Column("ratio", _ratio, drop=9),
-    Column("VRAM set-up", _vram("setup_peak"), drop=4),
-    Column("VRAM resident", _vram("resident"), drop=5, limit=13),
-    Column("VRAM runtime", _vram("runtime_peak"), drop=8),
-    Column("rel. L2", _distance, drop=2),
+    Column("interval", _interval, drop=8, limit=21),
+    Column("ratio", _ratio, drop=10),
+    Column("VRAM set-up", _vram("setup_peak"), drop=5),
+    Column("VRAM resident", _vram("resident"), drop=6, limit=13),
+    Column("VRAM runtime", _vram("runtime_peak"), drop=9),
+    Column("rel. L2", _distance, drop=3),
     Column("effect", _effect, drop=1),
+    Column("gain", _gain, drop=2),
     Column("verdict", _verdict),
 )
 
@@ -150,6 +157,10 @@ def _meanings(results: Results, titles: Collection[str]) -> Iterator[str]:
         yield one_line(f"rel. L2: distance of the output to that of {_listed(out.reference for out in outputs)}")
     if "effect" in titles and any(out.effect_kept is not None for out in outputs):
         yield "effect: the share of the LoRA's effect on the output that is kept"
+    if "gain" in titles and any(
+        each.lora and each.lora.gain_min is not None for each in results.strategies.values()
+    ):
+        yield "gain: the share of the LoRA's intended effect in a layer, the lowest and the median"
     kind = results.machine.memory_kind
     if kind not in ("", "VRAM") and any(title.startswith("VRAM") for title in titles):
         yield one_line(f"VRAM columns: {kind} (no CUDA)")

@@ -97,6 +97,10 @@ def test_an_adapter_of_zeros_intends_nothing(base: torch.nn.Linear) -> None:
 
 
 def test_the_probe_is_the_layers_own() -> None:
-    assert torch.equal(probe("a", 8), probe("a", 8))
-    assert not torch.equal(probe("a", 8), probe("b", 8))
-    assert probe("a", 8).shape == (16, 8)
+    assert torch.equal(probe("a", 4096, 8), probe("a", 4096, 8))
+    assert not torch.equal(probe("a", 4096, 8), probe("b", 4096, 8))
+
+
+@pytest.mark.parametrize(("outputs", "rows"), [(64, 256), (512, 128), (3072, 16), (18432, 16)])
+def test_small_layers_are_probed_by_more_rows(outputs: int, rows: int) -> None:
+    assert probe("a", outputs, 8).shape == (rows, 8)

@@ -95,6 +95,18 @@ def test_what_is_forgotten_is_charged_no_more() -> None:
     assert charge.peak == (1 * KB, "runtime")
 
 
+def test_what_measuring_uses_is_charged_to_no_test() -> None:
+    ledger, charge = Ledger(TensorBytes()), Charge()
+    kept = []
+    with ledger.test_phase(charge, "setup"):
+        tensor(4)
+        with ledger.aside("probe"):
+            kept.append(tensor(100))
+            tensor(200)
+        tensor(2)
+    assert charge.phases == {"setup": 4 * KB}
+
+
 def test_nothing_used_is_no_charge() -> None:
     assert Charge().peak == (0, "runtime")
 

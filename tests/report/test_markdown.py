@@ -14,21 +14,22 @@ from pytest_loraperf.report.markdown import markdown_table, replace_block
 from pytest_loraperf.report.table import COLUMNS, NOTHING
 
 TABLE = r"""
-| strategy | steps | set-up s | s/generation | interval | ratio | VRAM set-up | VRAM resident | VRAM runtime | rel. L2 | effect | verdict |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| `standard_lora` | `attach` | 1.25 | 1.128 | [1.117–1.139] | – | 39.9 GB | 39.2 GB | 40.3 GB | 0.0000 | 1.00 | – |
-| `quantize_then_lora ✗` | `quantize[torchao_fp8_w8a8] → attach → compile` | 3.75 | 1.861 | [1.842–1.880] | 1.65× | 20.9 GB | 20.1 GB | 21.2 GB | 0.0111 | 0.86 | – |
-| `lora_then_quantize` | `attach → quantize[torchao_fp8_w8a8] → compile` | 3.75 | 1.870 | [1.851–1.889] | 1.66× | 20.9 GB | 20.1 GB | 21.2 GB | 0.0111 | 0.86 | – |
-| `fused` | `fuse` | 1.25 | 0.8630 | [0.8544–0.8716] | 0.77× | 39.2 GB | 38.1 GB | 39.2 GB | 0.0047 | 0.95 | PASS |
-| `fused_then_quantize` | `fuse → quantize[torchao_fp8_w8a8] → compile` | 3.75 | 0.4900 | [0.4851–0.4949] | 0.43× | 19.8 GB | 19.1 GB | 20 GB | 0.0116 | 0.83 | – |
-| `low_vram` | `attach → quantize[fp8_storage] → offload` | 3.75 | 50.60 | [50.09–51.11] | 44.86× | 2.9 GB | 1.1 GB | 6.9 GB | 0.0339 | 0.89 | INCONCLUSIVE |
-| `low_vram_optimized` | `fuse → quantize[fp8_storage] → offload` | 3.75 | 1.500 | [1.485–1.515] | 1.33× | 1.9 GB | 614 MB | 1.8 GB | 0.0341 | 0.89 | – |
-| `quantize_then_fuse ✗` | `quantize[fp8_storage] → fuse` | 2.50 | 1.600 | [1.584–1.616] | 1.42× | 20.9 GB | 19.1 GB | 20 GB | 0.0379 | 0.71 | FAIL |
+| strategy | steps | set-up s | s/generation | interval | ratio | VRAM set-up | VRAM resident | VRAM runtime | rel. L2 | effect | gain | verdict |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| `standard_lora` | `attach` | 1.25 | 1.128 | [1.117–1.139] | – | 39.9 GB | 39.2 GB | 40.3 GB | 0.0000 | 1.00 | 0.99–1.00 | – |
+| `quantize_then_lora ✗` | `quantize[torchao_fp8_w8a8] → attach → compile` | 3.75 | 1.861 | [1.842–1.880] | 1.65× | 20.9 GB | 20.1 GB | 21.2 GB | 0.0111 | 0.86 | 0.99–1.00 | – |
+| `lora_then_quantize` | `attach → quantize[torchao_fp8_w8a8] → compile` | 3.75 | 1.870 | [1.851–1.889] | 1.66× | 20.9 GB | 20.1 GB | 21.2 GB | 0.0111 | 0.86 | 0.99–1.00 | – |
+| `fused` | `fuse` | 1.25 | 0.8630 | [0.8544–0.8716] | 0.77× | 39.2 GB | 38.1 GB | 39.2 GB | 0.0047 | 0.95 | 0.99–1.00 | PASS |
+| `fused_then_quantize` | `fuse → quantize[torchao_fp8_w8a8] → compile` | 3.75 | 0.4900 | [0.4851–0.4949] | 0.43× | 19.8 GB | 19.1 GB | 20 GB | 0.0116 | 0.83 | 0.99–1.00 | – |
+| `low_vram` | `attach → quantize[fp8_storage] → offload` | 3.75 | 50.60 | [50.09–51.11] | 44.86× | 2.9 GB | 1.1 GB | 6.9 GB | 0.0339 | 0.89 | 0.99–1.00 | INCONCLUSIVE |
+| `low_vram_optimized` | `fuse → quantize[fp8_storage] → offload` | 3.75 | 1.500 | [1.485–1.515] | 1.33× | 1.9 GB | 614 MB | 1.8 GB | 0.0341 | 0.89 | 0.99–1.00 | – |
+| `quantize_then_fuse ✗` | `quantize[fp8_storage] → fuse` | 2.50 | 1.600 | [1.584–1.616] | 1.42× | 20.9 GB | 19.1 GB | 20 GB | 0.0379 | 0.71 | 0.03–1.00 | FAIL |
 
 - synthetic:full on H100, driver 580.1, torch 2.11.0, diffsynth 2.1.12, pytest-loraperf 0.1.0, 2026-11-23T18:00:00+00:00
 - ratio: time over that of standard\_lora
 - rel. L2: distance of the output to that of standard\_lora
 - effect: the share of the LoRA's effect on the output that is kept
+- gain: the share of the LoRA's intended effect in a layer, the lowest and the median
 - torchao\_fp8\_w8a8: fastest here (quantize\_then\_lora, lora\_then\_quantize, fused\_then\_quantize)
 - fp8\_storage: halves what is moved (low\_vram, low\_vram\_optimized, quantize\_then\_fuse)
 - ✗ quantize\_then\_lora is a mistake: right but slow

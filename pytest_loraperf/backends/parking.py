@@ -1,0 +1,176 @@
+"""Parking: what a pipeline's modules hold on a device goes into host memory, and comes back as it was.
+
+Modules, Parameters and tensors stay the same objects, so that what was compiled for them still holds: only the
+memory behind them changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from mmap import PAGESIZE
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+COPYING = 55e9
+"""Bytes a second between pinned memory and an H100, measured; the same both ways on an H200 (DeepSpeed #8283)."""
+PINNING = 3e9
+"""Bytes a second that can be pinned, page by page: a cautious guess, since in doubt an arm is rebuilt as ever."""
+ALIGNMENT = 512
+"""Bytes; torch's own allocator on CUDA rounds up to as many, so that parking takes what the device held."""
+LORA = ("lora_A_weights", "lora_B_weights")
+"""The lists in which DiffSynth's layers keep LoRA weights: neither Parameters nor buffers."""
+
+
+def parking_seconds(size: int, *, pinned: bool) -> float:
+    """Estimate the seconds that so many bytes take out and back, ``pinned`` where their host memory is already."""
+    return 2 * size / COPYING + (0.0 if pinned else size / PINNING)
+
+
+class HostMemory:
+    """Bytes of host memory; those that are pinned are copied at full speed, and freed with this object.
+
+    They are registered with CUDA: torch's allocator of pinned memory would round them up to a power of two and
+    keep them until the process ends.
+
+    Raises:
+        RuntimeError: the host does not have so much, or does not let it be pinned.
+    """
+
+    def __init__(self, size: int, *, pinned: bool) -> None:
+        # From the start of a page, since a page is not registered twice.
+        whole = torch.empty(size + PAGESIZE, dtype=torch.uint8)
+        start = -whole.data_ptr() % PAGESIZE
+        self.bytes = whole[start : start + size]
+        if pinned and size:
+            self._pin()
+
+    def _pin(self) -> None:
+        cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        address, size = self.bytes.data_ptr(), self.bytes.numel()
+        failure = int(cudart.cudaHostRegister(address, size, 0))
+        if failure:
+            # CUDA tells of the failure again at the next launch: let that be one of ours.
+            with contextlib.suppress(RuntimeError):
+                torch.ones(1, device="cuda")
+            raise RuntimeError(f"{size} bytes of host memory cannot be pinned: CUDA error {failure}")
+        # Runs before the memory is given back, since this object still holds it then.
+        weakref.finalize(self, cudart.cudaHostUnregister, address).atexit = False
+
+
+@dataclass(frozen=True)
+class Berth:
+    """Tensors that share a storage, its bytes in host memory (uint8, one dimension), and the device it is from."""
+
+    tensors: tuple[Tensor, ...]
+    bytes: Tensor
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Parked:
+    """What was parked and where; ``memory`` can be used again once it is back."""
+
+    memory: HostMemory
+    berths: tuple[Berth, ...]
+
+
+@dataclass(frozen=True)
+class _Move:
+    tensors: tuple[Tensor, ...]
+    old: Tensor
+    new: Tensor
+
+
+def park(pipeline: Any, device: str | torch.device, kept: Parked | None = None) -> Parked:
+    """Move the tensors that the modules hold on devices of this type into host memory; others stay where they are.
+
+    Args:
+        pipeline: a module of modules, such as a DiffSynth pipeline.
+        device: where it computes. With "cpu" the tensors move too, to other host memory.
+        kept: an earlier parking of it, which is over; its memory is used again if it suffices.
+
+    Raises:
+        RuntimeError: host memory is short, or a tensor cannot be moved; the pipeline is as it was.
+    """
+    held = _storages(_tensors(pipeline, torch.device(device).type))
+    sizes = [-(-storage.numel() // ALIGNMENT) * ALIGNMENT for _, storage in held]
+    starts = list(accumulate(sizes, initial=0))
+    if kept is not None and kept.memory.bytes.numel() >= starts[-1]:
+        memory = kept.memory
+    else:
+        memory = HostMemory(starts[-1], pinned=torch.device(device).type == "cuda")
+    moves = [
+        _Move(tensors, storage, memory.bytes[start : start + storage.numel()])
+        for (tensors, storage), start in zip(held, starts, strict=False)
+    ]
+    _carry_out(moves)
+    return Parked(memory, tuple(Berth(move.tensors, move.new, move.old.device) for move in moves))
+
+
+def unpark(parked: Parked) -> None:
+    """Move everything back to where it was.
+
+    Raises:
+        RuntimeError: the device has no room; everything is in host memory still.
+    """
+    _carry_out(
+        [
+            _Move(berth.tensors, berth.bytes, torch.empty_like(berth.bytes, device=berth.device))
+            for berth in parked.berths
+        ]
+    )
+
+
+def _tensors(pipeline: Any, device_type: str) -> Iterator[Tensor]:
+    for module in pipeline.modules():
+        lora = (tensor for name in LORA for tensor in vars(module).get(name, ()))
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False), *lora):
+            yield from (part for part in _parts(tensor) if part.device.type == device_type)
+
+
+def _parts(tensor: Any) -> Iterator[Tensor]:
+    """Yield the tensors that have memory of their own: those inside of a wrapper such as torchao's."""
+    if is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _parts(getattr(tensor, name))
+    else:
+        yield tensor
+
+
+def _storages(tensors: Iterator[Tensor]) -> list[tuple[tuple[Tensor, ...], Tensor]]:
+    """Return each storage as bytes, and the tensors that it is behind, each once."""
+    found: dict[int, dict[int, Tensor]] = {}
+    for tensor in tensors:
+        found.setdefault(tensor.untyped_storage()._cdata, {})[id(tensor)] = tensor  # noqa: SLF001 - the one identity a storage has
+    groups = [tuple(sharing.values()) for sharing in found.values()]
+    return [(group, _bytes(group[0])) for group in groups]
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+
+
+def _carry_out(moves: Sequence[_Move]) -> None:
+    """Copy everything, then let the tensors be where it is; all of them or none."""
+    for move in moves:
+        move.new.copy_(move.old, non_blocking=True)
+    for device in {end.device for move in moves for end in (move.old, move.new) if end.is_cuda}:
+        torch.cuda.synchronize(device)
+    for move in moves:
+        for tensor in move.tensors:
+            tensor.data = _moved(tensor, move)
+
+
+def _moved(tensor: Tensor, move: _Move) -> Tensor:
+    """Return the tensor as it is in its new memory: dtype, shape, strides and its place in the storage."""
+    start = move.new.storage_offset() - move.old.storage_offset()
+    view = torch.empty(0, dtype=tensor.dtype, device=move.new.device)
+    offset = tensor.storage_offset() + start // tensor.itemsize
+    return view.set_(move.new.untyped_storage(), offset, tensor.size(), tensor.stride())
