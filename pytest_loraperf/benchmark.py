@@ -14,7 +14,7 @@ from pytest_loraperf.options import Settings
 from pytest_loraperf.report.results import Results
 from pytest_loraperf.report.terminal import summary
 from pytest_loraperf.session import Session, TestRecord
-from pytest_loraperf.specs import Gates, OutputEquivalent
+from pytest_loraperf.specs import Gates, LoraEffect, OutputEquivalent
 from pytest_loraperf.strategies import REFERENCE
 from pytest_loraperf.workloads import StrategyWorkload
 
@@ -61,8 +61,12 @@ def _measure(session: Session, bench: Bench, name: str, record: TestRecord) -> N
             bench.generate(name, requests[0])
         reference = StrategyWorkload(bench, REFERENCE, requests)
         session.measurer.against(StrategyWorkload(bench, name, requests), reference)
-        if name != REFERENCE and session.strategies[name].uses_lora:
-            record.gates = Gates(equivalent=(OutputEquivalent(REFERENCE),))
+        strategy = session.strategies[name]
+        # What a known mistake costs is in the table; it is no finding.
+        effect = LoraEffect(0) if strategy.mistake else None
+        record.gates = Gates(effect=effect)
+        if name != REFERENCE and strategy.uses_lora:
+            record.gates = Gates(equivalent=(OutputEquivalent(REFERENCE),), effect=effect)
         record.verdicts += judge(session, record)
     except LoraperfError as error:
         _fail(bench, name, str(error))

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pytest_loraperf.options import OPTIONS, Option, Settings, check_writable
 from pytest_loraperf.units import parse_percent
 
 FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
+BENCH_ROUNDS = 9  # what a first look takes; --rounds asks for more
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field != "inconclusive")
 CALIBRATE_FIELDS = ("model", "adapters", "device", "scheme", "compile")
 CALIBRATE_OPTIONS = tuple(option for option in OPTIONS if option.field in CALIBRATE_FIELDS)
@@ -162,6 +164,8 @@ def _bench(given: argparse.Namespace) -> int:
     from pytest_loraperf.report.results import write_results  # noqa: PLC0415
 
     settings = _settings(given, BENCH_OPTIONS)
+    if given.rounds is None:
+        settings = replace(settings, rounds=BENCH_ROUNDS)
     if settings.json is not None:
         check_writable(settings.json)
     results = run_benchmark(settings, given.command, given.strategies, _changes(given), _tell, print)

@@ -72,6 +72,10 @@ def run_race(
     if bench is not None and request is not None:
         found = [session.strategies.find(name).name for name in strategies]
         arms += [StrategyWorkload(bench, name, (request,)) for name in found]
+    names = [arm.name for arm in arms]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise LoraperfError(f"lora_race: two arms are named {twice!r}; give the callable another keyword")
     taken = session.measurer.race(tuple(arms), rounds or FIRST_LOOK)
     errors = {arm.name: taken.errors[arm.key] for arm in arms if arm.key in taken.errors}
     for name, error in errors.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pytest_loraperf.measure.rounds import Enough, Observe, Paired, Rounds, Workload, take_rounds, unobserved
 from pytest_loraperf.measure.timing import Plan, Stopwatch
@@ -40,7 +40,8 @@ class Measurer:
             samples = self.alone(workload)
             return Paired(samples, samples, interleaved=True)
 
-        told = _until(lambda rounds: rounds.paired(workload.key, reference.key), max_ratio)
+        # With no limit to judge, as many rounds as the plan has.
+        told = _until(lambda rounds: rounds.paired(workload.key, reference.key), max_ratio, self.plan.rounds)
         # An arm that raised leaves no more pairs.
         rounds = self._take(lambda rounds: bool(rounds.errors) or told(rounds), workload, reference)
         rounds.raise_error(workload.key, reference.key)
@@ -48,7 +49,8 @@ class Measurer:
 
     def race(self, workloads: tuple[Workload, ...], count: int) -> Rounds:
         """Return so many rounds of all, if the plan's time allows; an arm that raises leaves the race."""
-        return self._take(lambda rounds: len(rounds.taken) >= count, *workloads)
+        measurer = replace(self, plan=replace(self.plan, rounds=count))
+        return measurer._take(lambda rounds: len(rounds.counted()) >= count, *workloads)  # noqa: SLF001 - its own kind
 
     def of(self, key: str) -> Iterator[Rounds]:
         """Yield what was taken of a workload, each time that it was measured."""
@@ -68,6 +70,9 @@ class Measurer:
             together = all(workload.fits_with(workloads) for workload in workloads)
             rounds = Rounds(workloads, interleaved=together)
             self._groups[keys] = rounds
+        elif not enough(rounds) and rounds.interleaved:
+            # What came between may have taken them off the device.
+            rounds.interleaved = all(workload.fits_with(workloads) for workload in workloads)
         if not enough(rounds):
             for workload in workloads:
                 self.tell(f"{workload.name}: warming up")
@@ -78,16 +83,17 @@ class Measurer:
         self.tell(f"{workload.name}: round {number} of at most {self.plan.rounds}")
 
 
-def _until(pairs: Callable[[Rounds], Paired], max_ratio: float | None) -> Enough:
-    """Return what ends the rounds: a settled limit, or where there is none the first look."""
-    looked_at = 0
+def _until(pairs: Callable[[Rounds], Paired], max_ratio: float | None, count: int = FIRST_LOOK) -> Enough:
+    """Return what ends the rounds: a settled limit, or where there is none so many of them."""
+    looked_at, told = 0, False
 
     def enough(rounds: Rounds) -> bool:
-        nonlocal looked_at
+        nonlocal looked_at, told
         paired = pairs(rounds)
         if max_ratio is None:
-            return len(paired.samples) >= FIRST_LOOK
+            return len(paired.samples) >= count
         before, looked_at = looked_at, len(paired.samples)
-        return settled(paired.samples, paired.reference, max_ratio, before)
+        told = told or settled(paired.samples, paired.reference, max_ratio, before)
+        return told
 
     return enough

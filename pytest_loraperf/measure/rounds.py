@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -55,9 +56,11 @@ class Rounds:
     """What was taken of some arms.
 
     Each round has a sample of every arm. Arms that are not ``interleaved`` did not fit on the device together and
-    took turns: a round is then a block of calls of each, its samples their medians, so that what distinguishes
-    block from block is in the interval like all other noise. ``order`` has the keys as they were called, and
-    ``readings`` what the GPU did meanwhile; rounds under throttling are in ``taken`` but do not count.
+    took turns: a round is then a block of calls of each, made ready afresh, its samples their medians. No two
+    rounds share a block, so that what distinguishes block from block is in the interval like all other noise.
+    ``order`` has the keys as they were called, and ``readings`` what the GPU did meanwhile; rounds under
+    throttling are in ``taken`` but do not count. ``spent`` is all the seconds that an arm cost, ``first`` those
+    of its first call.
     """
 
     workloads: tuple[Workload, ...]
@@ -66,6 +69,8 @@ class Rounds:
     readings: list[dict[str, Reading | None]] = field(default_factory=list)
     order: list[tuple[str, ...]] = field(default_factory=list)
     errors: dict[str, Exception] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -135,27 +140,34 @@ def take_rounds(
             on_sample(workload, number)
             try:
                 found[workload.key] = turn(workload)
-                readings[workload.key] = observe()
             except Exception as error:  # noqa: BLE001 - the user's; raised once the others have finished
-                rounds.errors[workload.key] = error
+                _left(rounds, workload, error)
+                continue
+            readings[workload.key] = observe()
         if found:
             rounds.taken.append(found)
             rounds.readings.append(readings)
             rounds.order.append(tuple(workload.key for workload in order))
 
 
+def _left(rounds: Rounds, workload: Workload, error: Exception) -> None:
+    """Note the error of an arm; the frames that it went through hold tensors, and the error is kept."""
+    traceback.clear_frames(error.__traceback__)
+    rounds.errors[workload.key] = error
+
+
 def _exhausted(rounds: Rounds, plan: Plan) -> bool:
-    if len(rounds.taken) < min(MIN_ROUNDS, plan.rounds):
+    taken = len(rounds.taken)
+    # Throttled rounds do not count, but neither do they go on for ever.
+    if len(rounds.counted()) < min(MIN_ROUNDS, plan.rounds) and taken < 2 * MIN_ROUNDS:
         return False
-    spent = (sum(found[key].seconds for found in rounds.taken if key in found) for key in rounds.keys)
-    longest = max(spent, default=0.0)
-    return len(rounds.taken) >= plan.rounds or longest >= plan.max_seconds
+    return taken >= plan.rounds or max(rounds.spent.values(), default=0.0) >= plan.max_seconds
 
 
 def _order(arms: Sequence[Workload], seed: int, number: int, *, shuffled: bool) -> list[Workload]:
-    """Return the arms of a round in their order; in turns each round begins where the last one ended."""
+    """Return the arms of a round in their order; in turns always the same, so that each has to be made ready."""
     if not shuffled:
-        return list(arms) if number % 2 else list(reversed(arms))
+        return list(arms)
     order = list(arms)
     random.Random(f"{seed}:{number}").shuffle(order)  # noqa: S311 - an order of turns is no secret
     return order
@@ -164,38 +176,37 @@ def _order(arms: Sequence[Workload], seed: int, number: int, *, shuffled: bool) 
 def _interleaved(rounds: Rounds, watch: Stopwatch) -> Callable[[Workload], Sample]:
     for workload in rounds.workloads:
         try:
-            _make_ready(workload, watch)
+            _make_ready(rounds, workload, watch)
         except Exception as error:  # noqa: BLE001 - the same
-            rounds.errors[workload.key] = error
+            _left(rounds, workload, error)
 
     def turn(workload: Workload) -> Sample:
         with garbage_held():
-            return watch.sample(workload.call)
+            sample = watch.sample(workload.call)
+        rounds.spent[workload.key] = rounds.spent.get(workload.key, 0.0) + sample.seconds
+        return sample
 
     return turn
 
 
 def _in_turns(rounds: Rounds, watch: Stopwatch) -> Callable[[Workload], Sample]:
-    last: list[str] = []
-
     def turn(workload: Workload) -> Sample:
-        if last[-1:] != [workload.key]:
-            _make_ready(workload, watch)
-            last.append(workload.key)
+        start = watch.clock()
+        _make_ready(rounds, workload, watch)
         with garbage_held():
             samples = [watch.sample(workload.call)]
             while len(samples) < BLOCK and samples[0].seconds < SLOW_CALL:
                 samples.append(watch.sample(workload.call))
+        rounds.spent[workload.key] = rounds.spent.get(workload.key, 0.0) + watch.clock() - start
         return _middle(samples)
 
-    if rounds.taken:
-        last.append(rounds.order[-1][-1])
     return turn
 
 
-def _make_ready(workload: Workload, watch: Stopwatch) -> None:
+def _make_ready(rounds: Rounds, workload: Workload, watch: Stopwatch) -> None:
     first = workload.prepare()
-    warm_up(lambda: workload.call(NO_TICK), watch, first)
+    called = warm_up(lambda: workload.call(NO_TICK), watch, first)
+    rounds.first.setdefault(workload.key, called)
 
 
 def _middle(samples: Sequence[Sample]) -> Sample:

@@ -102,19 +102,20 @@ class Plan:
     seed: int = 0
 
 
-def warm_up(call: Call, watch: Stopwatch, first: float | None = None) -> None:
+def warm_up(call: Call, watch: Stopwatch, first: float | None = None) -> float:
     """Call until it is as fast as it gets: compilation, allocation and caches are no samples.
 
-    ``first`` is the time of a call already made; a slow one needs no second.
+    ``first`` is the time of a call already made; a slow one needs no second. Returns the first call's seconds.
     """
-    last = watch.time(call) if first is None else first
+    start = last = watch.time(call) if first is None else first
     for _ in range(3):
         if last > SLOW_CALL:
-            return
+            break
         again = watch.time(call)
         if again > 0.8 * last:
-            return
+            break
         last = again
+    return start
 
 
 @contextmanager

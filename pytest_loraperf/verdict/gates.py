@@ -27,7 +27,7 @@ def judge_latency(arm: str, samples: Sequence[float], limit: float) -> Verdict:
     detail = _samples_detail({arm: samples})
     if found.status is Status.PASS:
         tighter = (
-            f'@pytest.mark.latency_budget("{format_limit(high)}s")' if _could_be_tighter(found, 1.0) else None
+            f'@pytest.mark.latency_budget("{format_seconds(high)}")' if _could_be_tighter(found, 1.0) else None
         )
         return Verdict(Status.PASS, "latency", f"{head}, within {budget}", detail, tighter)
     if found.status is Status.INCONCLUSIVE:
@@ -108,7 +108,7 @@ def _ratio_verdict(
     if found.status is Status.PASS:
         return Verdict(Status.PASS, code, f"{head}, within {wanted}", detail, tighter)
     if found.status is Status.INCONCLUSIVE:
-        could = f"{found.interval[1]:.3f}×"
+        could = f"{math.ceil(min(found.interval[1], 1e9) * 1000) / 1000:.3f}×"
         return Verdict(found.status, code, _cannot_tell(head, wanted, could, found), detail)
     advice = "look for a step in the wrong order, or raise the limit"
     return Verdict(Status.FAIL, code, f"{head}, over {wanted}; {advice}", detail)
@@ -121,6 +121,14 @@ def _cannot_tell(head: str, wanted: str, could: str, found: Decision) -> str:
 
 def _could_be_tighter(found: Decision, limit: float) -> bool:
     return found.interval[1] < WIN * limit
+
+
+def format_seconds(value: float) -> str:
+    """Show a limit in seconds that holds ``value``, as ``parse_duration`` reads it."""
+    unit, scale = next(
+        ((unit, scale) for unit, scale in (("s", 1.0), ("ms", 1e-3)) if value >= scale), ("us", 1e-6)
+    )
+    return f"{format_limit(value / scale)}{unit}"
 
 
 def format_limit(value: float) -> str:

@@ -121,11 +121,31 @@ def test_an_arm_that_cannot_be_warmed_up_costs_the_others_nothing(time: FakeTime
 
 
 class TestInTurns:
-    def test_each_round_begins_with_the_arm_that_ended_the_last(self, time: FakeTime) -> None:
+    def test_every_block_is_made_ready_afresh(self, time: FakeTime) -> None:
         new, old = Fake(time, "new", 1.0, fits=False), Fake(time, "old", 2.0)
         taken = take(time, new, old, rounds=4)
-        assert taken.order == [("new", "old"), ("old", "new"), ("new", "old"), ("old", "new")]
-        assert (new.prepared, old.prepared) == (3, 2)
+        assert taken.order == [("new", "old")] * 4
+        assert (new.prepared, old.prepared) == (4, 4)
+
+    def test_what_a_turn_costs_counts_towards_the_time(self, time: FakeTime) -> None:
+        new, old = Fake(time, "new", 1.0, fits=False), Fake(time, "old", 1.0)
+
+        def build() -> float | None:
+            time.now += 30.0
+            return None
+
+        new.prepare = build  # type: ignore[method-assign]  # a slow build
+        taken = take(time, new, old, rounds=100, seconds=60.0)
+        assert len(taken.taken) == 3
+        assert taken.spent["new"] == 3 * (30.0 + 2.0 + 2.0)
+
+    def test_a_second_gate_makes_them_ready_again(self, time: FakeTime) -> None:
+        measurer = Measurer(Plan(150, 1e9), time.watch, lambda _: None)
+        new, old = Fake(time, "new", 9.0, fits=False), Fake(time, "old", 1.0, 1.1, 1.0)
+        measurer.against(new, old, 1.0)
+        before = new.prepared, old.prepared
+        measurer.against(new, old, 8.0)
+        assert (new.prepared - before[0], old.prepared - before[1]) == (6, 6)
 
     def test_a_round_is_the_median_of_a_block(self, time: FakeTime) -> None:
         new = Fake(time, "new", 1.0, 1.0, 3.0, 5.0, 7.0, 9.0, 8.0, fits=False)
@@ -135,7 +155,7 @@ class TestInTurns:
     def test_a_slow_call_is_a_block(self, time: FakeTime) -> None:
         new = Fake(time, "new", 50.0, fits=False)
         take(time, new, Fake(time, "old", 2.0), rounds=3)
-        assert new.calls == 3 + 2  # two of them warmed it up
+        assert new.calls == 3 + 3  # one each warmed it up
 
 
 class TestThrottling:
@@ -171,9 +191,9 @@ class TestMeasurer:
         assert len(measurer.against(Fake(time, "new", 9.0), Fake(time, "old", 1.0), 1.0).samples) == 3
         assert len(measurer.alone(Fake(time, "other", 1.0), limit=60.0)) == 3
 
-    def test_without_a_limit_there_is_one_look(self, time: FakeTime, measurer: Measurer) -> None:
+    def test_without_a_limit_a_pair_takes_the_rounds_of_the_plan(self, time: FakeTime, measurer: Measurer) -> None:
         assert len(measurer.alone(Fake(time, "a", 1.0))) == 9
-        assert len(measurer.against(Fake(time, "new", 9.0), Fake(time, "old", 1.0)).samples) == 9
+        assert len(measurer.against(Fake(time, "new", 9.0), Fake(time, "old", 1.0)).samples) == 150
 
     def test_another_gate_adds_to_what_was_measured(self, time: FakeTime, measurer: Measurer) -> None:
         new, old = Fake(time, "new", 9.0), Fake(time, "old", 1.0)

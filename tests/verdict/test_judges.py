@@ -75,7 +75,7 @@ def test_defaults_by_scheme(scheme: str | None, limit: float) -> None:
         (
             [1.0, 1.1, 1.2],
             2.0,
-            "a took 1.098 s (333.3 ms–3.600 s, 3 rounds): cannot tell whether it holds the latency budget of 2.000 s, "
+            "a took 1.100 s (333.3 ms–3.600 s, 3 rounds): cannot tell whether it holds the latency budget of 2.000 s, "
             "but 3.600 s would be held; take more rounds (--loraperf-rounds, --loraperf-max-seconds) on a quieter "
             "machine, or widen the limit",
         ),
