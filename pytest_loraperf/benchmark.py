@@ -67,7 +67,7 @@ def _measure(session: Session, bench: Bench, name: str, record: TestRecord) -> N
         record.gates = Gates(effect=effect)
         if name != REFERENCE and strategy.uses_lora:
             record.gates = Gates(equivalent=(OutputEquivalent(REFERENCE),), effect=effect)
-        record.verdicts += judge(session, record)
+        record.verdicts.extend(judge(session, record))
     except LoraperfError as error:
         _fail(bench, name, str(error))
     except Exception as error:  # noqa: BLE001 - what one strategy raises must not cost the others their results

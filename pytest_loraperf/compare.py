@@ -134,6 +134,16 @@ def _differences(base: Results, new: Results) -> Iterator[str]:
         first, second = (side.get(what) for side in sides)
         if first != second:
             yield f"{what} ({_show(first)} against {_show(second)})"
+    for name in base.strategies.keys() & new.strategies.keys():
+        yield from _strategy_differences(name, base.strategies[name], new.strategies[name])
+
+
+def _strategy_differences(name: str, base: StrategyResult, new: StrategyResult) -> Iterator[str]:
+    """Yield what two strategies of one name do not share; what a file does not tell is not held against it."""
+    for what in ("steps", "scheme", "requests", "adapters"):
+        first, second = getattr(base, what), getattr(new, what)
+        if first and second and first != second:
+            yield f"{what} of {one_line(name)} ({_show(first)} against {_show(second)})"
 
 
 def _identity(machine: Machine) -> dict[str, str | None]:

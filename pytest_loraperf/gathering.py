@@ -112,7 +112,11 @@ def _comparison(rounds: Rounds) -> ComparisonRecord:
         arms=tuple(names.values()),
         interleaved=rounds.interleaved,
         order=tuple(" ".join(names[key] for key in keys) for keys in rounds.order),
-        dropped=len(rounds.taken) - len(rounds.counted()),
+        samples_s={
+            name: tuple(found[key].seconds if key in found else None for found in rounds.taken)
+            for key, name in names.items()
+        },
+        dropped=rounds.dropped(),
         errors={names[key]: f"{type(error).__name__}: {error}" for key, error in rounds.errors.items()},
     )
 
@@ -159,7 +163,9 @@ def _strategy(session: Session, bench: Bench, arm: Arm) -> StrategyResult:
             )
             for record in arm.setup
         )
-        + _first_call(arm, samples),
+        + _first_call(arm, samples, taken.rounds.first.get(taken.workload.key) if taken else None),
+        requests=tuple(request.to_json() for request in taken.workload.requests) if taken else (),
+        adapters=tuple(f"{source.path.name}:{source.scale:g}" for source in bench.sources),
         samples_s=samples,
         gpu_s=_gpu_seconds(taken),
         steps_s=_steps(taken),
@@ -177,11 +183,12 @@ def _strategy(session: Session, bench: Bench, arm: Arm) -> StrategyResult:
     )
 
 
-def _first_call(arm: Arm, samples: tuple[float, ...]) -> tuple[SetupStep, ...]:
+def _first_call(arm: Arm, samples: tuple[float, ...], warm_up: float | None) -> tuple[SetupStep, ...]:
     """Return what the first generation took longer than those measured: compilation, allocation, warming up."""
-    if arm.first_generation is None or not samples:
+    first = arm.first_generation or warm_up
+    if first is None or not samples:
         return ()
-    extra = max(0.0, arm.first_generation - median(samples))
+    extra = max(0.0, first - median(samples))
     return (SetupStep(step="first generation", seconds=extra, layers=0, layers_total=0, vram_peak=None),)
 
 
@@ -193,21 +200,22 @@ def _latency(samples: tuple[float, ...]) -> Latency | None:
 
 @dataclass(frozen=True)
 class _Taken:
-    """The rounds that hold the most samples of a strategy's workload."""
+    """A strategy's workload, and the rounds that hold its samples."""
 
     workload: StrategyWorkload
     rounds: Rounds
 
 
 def _taken(session: Session, bench: Bench, name: str) -> _Taken | None:
-    """Return the longest series of rounds of a strategy."""
+    """Return the longest series of rounds of a strategy, of the requests that were measured first."""
     found = [
         _Taken(workload, rounds)
         for rounds in session.measurer
         for workload in rounds.workloads
         if isinstance(workload, StrategyWorkload) and workload.bench is bench and workload.name == name
     ]
-    return max(found, key=lambda taken: len(taken.rounds.samples(taken.workload.key)), default=None)
+    same = (taken for taken in found if taken.workload.key == found[0].workload.key)
+    return max(same, key=lambda taken: len(taken.rounds.samples(taken.workload.key)), default=None)
 
 
 def _generation_seconds(taken: _Taken | None) -> tuple[float, ...]:

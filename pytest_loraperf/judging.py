@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -22,22 +23,21 @@ if TYPE_CHECKING:
     from pytest_loraperf.request import Request
 
 
-def judge(session: Session, record: TestRecord) -> list[Verdict]:
-    """Return the verdict of each gate of a test that has run.
+def judge(session: Session, record: TestRecord) -> Iterator[Verdict]:
+    """Yield the verdict of each gate of a test that has run, each as soon as it is reached.
 
     Raises:
         LoraperfError: a reference cannot be built, or the test called nothing that could be measured.
+        Exception: what a workload raised while it was measured, as it was.
     """
     gates = record.gates or Gates()
-    verdicts = []
     if session.settings.gpu_budget is not None and record.charge is not None:
-        verdicts.append(_card(session, record, record.charge, session.settings.gpu_budget))
-    verdicts += [_latency(session, record, budget) for budget in gates.latency]
-    verdicts += [_faster(session, record, faster) for faster in gates.faster]
-    verdicts += [_vram(session, record, budget) for budget in gates.vram]
-    verdicts += [_equivalent(record, equivalent) for equivalent in gates.equivalent]
-    verdicts += _effect(record, gates)
-    return verdicts
+        yield _card(session, record, record.charge, session.settings.gpu_budget)
+    yield from (_vram(session, record, budget) for budget in gates.vram)
+    yield from _effect(record, gates)
+    yield from (_equivalent(record, equivalent) for equivalent in gates.equivalent)
+    yield from (_latency(session, record, budget) for budget in gates.latency)
+    yield from (_faster(session, record, faster) for faster in gates.faster)
 
 
 def _subject(record: TestRecord) -> Workload:

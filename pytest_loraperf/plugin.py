@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,6 +76,14 @@ def _was_used(reporter: TerminalReporter) -> bool:
     return any(str(name).startswith("loraperf_") for name in names)
 
 
+def _told_by_workers(reporter: TerminalReporter) -> Iterator[str]:
+    """Yield the verdicts that could not tell, of tests that passed in a worker all the same."""
+    for report in reporter.stats.get("passed", ()):
+        for name, value in getattr(report, "user_properties", ()):
+            if str(name).startswith("loraperf_") and str(value).startswith("INCONCLUSIVE: "):
+                yield f"warning: {str(value).removeprefix('INCONCLUSIVE: ')}"
+
+
 def _distributes(config: pytest.Config) -> bool:
     return bool(getattr(config.option, "numprocesses", None)) or hasattr(config, "workerinput")
 
@@ -143,10 +151,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         result = yield
     if session.has_gates(record):
         from pytest_loraperf.judging import judge  # noqa: PLC0415 - only where there is a gate
+        from pytest_loraperf.verdict import Status, Verdict  # noqa: PLC0415 - imports numpy
 
         with one_clear_line():
-            for verdict in judge(session, record):
-                _note(item, record, verdict)
+            try:
+                for verdict in judge(session, record):
+                    _note(item, record, verdict)
+            except Exception as error:
+                first = (str(error).splitlines() or [""])[0]
+                record.verdicts.append(Verdict(Status.FAIL, "error", f"{type(error).__name__}: {first}"))
+                raise
     _fail(item, record.verdicts)
     return result
 
@@ -184,6 +198,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
     """Print the strategy table."""
     run = config.stash[SESSION]
+    if _distributes(config):
+        run.notes |= dict.fromkeys(_told_by_workers(terminalreporter))
     if _distributes(config) and _was_used(terminalreporter):
         run.notes["loraperf: the strategy table is not gathered from xdist workers; try using -n0"] = None
     lines = _summary(run, terminalreporter._tw.fullwidth)  # noqa: SLF001 - pytest offers no other way to the width

@@ -132,11 +132,17 @@ def _judged(rule: Rule, pair: Pair, limit: float) -> tuple[Status, int, float]:
 
 
 def replay_all(
-    sources: Sequence[Source], *, rule: Rule, rounds: int, replays: int, tell: Callable[[str], None]
+    sources: Sequence[Source],
+    *,
+    rule: Rule,
+    rounds: int,
+    replays: int,
+    tell: Callable[[str], None],
+    slowdowns: Sequence[float] = SLOWDOWNS,
 ) -> Iterator[Tally]:
     """Yield the tally of every source, limit and slowdown."""
     for source in sources:
         for limit in LIMITS:
-            for slowdown in SLOWDOWNS:
+            for slowdown in slowdowns:
                 tell(f"{source.name} noise: {label(slowdown)} against a limit of {label(limit)}")
                 yield replay(source, slowdown, limit, rule=rule, rounds=rounds, replays=replays)

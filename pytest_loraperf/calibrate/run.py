@@ -14,7 +14,7 @@ from pytest_loraperf.calibrate.files import check_target
 from pytest_loraperf.calibrate.noise import KINDS
 from pytest_loraperf.calibrate.recorder import record
 from pytest_loraperf.calibrate.recording import Recording, read_recording, write_recording
-from pytest_loraperf.calibrate.replay import recorded, replay_all, sequential, simulated
+from pytest_loraperf.calibrate.replay import SLOWDOWNS, recorded, replay_all, sequential, simulated
 from pytest_loraperf.calibrate.table import lines
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.options import Settings
@@ -151,7 +151,10 @@ def _calibrate(recording: Recording | None, command: str, asked: Calibrating, te
     if recording is not None:
         sources.append(recorded("recorded", recording))
     rule = sequential(asked.max_rounds)
-    tallies = replay_all(sources, rule=rule, rounds=asked.max_rounds, replays=asked.replays, tell=tell)
+    slowdowns = sorted({*SLOWDOWNS, *asked.slowdowns})
+    tallies = replay_all(
+        sources, rule=rule, rounds=asked.max_rounds, replays=asked.replays, tell=tell, slowdowns=slowdowns
+    )
     return Calibration(
         plugin_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -169,5 +172,5 @@ def _where(recording: Recording) -> str:
     )
     return (
         f"{recording.rounds} rounds of {recording.strategy} on {recording.machine}, torch {recording.torch}, "
-        f"{recording.model}, {size}"
+        f"{recording.model}, {size}; recorded arms {', '.join(recording.arms)}, the others are the second, scaled"
     )

@@ -81,6 +81,11 @@ class Rounds:
         """Return the rounds that count."""
         return [self.taken[index] for index in keep_rounds(self.readings)]
 
+    def dropped(self) -> tuple[int, ...]:
+        """Return the rounds that do not count, from 0."""
+        kept = set(keep_rounds(self.readings))
+        return tuple(index for index in range(len(self.taken)) if index not in kept)
+
     def samples(self, key: str) -> tuple[Sample, ...]:
         """Return the samples of one arm that count."""
         return tuple(found[key] for found in self.counted() if key in found)

@@ -106,13 +106,16 @@ class StepSeconds:
 class ComparisonRecord:
     """Arms that were measured in the same rounds, or in turns where they are not ``interleaved``.
 
-    ``order`` has the arms of each round as they were called; ``dropped`` rounds ran under throttling.
+    ``order`` has the arms of each round as they were called, ``samples_s`` the seconds of each arm in each round
+    (None where it raised), in turns the median of a block; ``dropped`` are the rounds under throttling, counted
+    from 0.
     """
 
     arms: tuple[str, ...]
     interleaved: bool
     order: tuple[str, ...] = ()
-    dropped: int = 0
+    samples_s: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    dropped: tuple[int, ...] = ()
     errors: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -120,7 +123,7 @@ class ComparisonRecord:
 class StrategyResult:
     """All that is known of one strategy.
 
-    ``samples_s`` is wall time in seconds a generation, round by round, ``gpu_s`` the GPU's share of it.
+    ``samples_s`` is wall time in seconds a generation of ``requests``, round by round, ``gpu_s`` the GPU's share.
     """
 
     steps: tuple[str, ...] = ()
@@ -128,6 +131,8 @@ class StrategyResult:
     scheme_reason: str | None = None
     mistake: str | None = None
     setup: tuple[SetupStep, ...] = ()
+    requests: tuple[Mapping[str, Any], ...] = ()
+    adapters: tuple[str, ...] = ()
     samples_s: tuple[float, ...] = ()
     gpu_s: tuple[float, ...] = ()
     steps_s: StepSeconds | None = None

@@ -9,7 +9,10 @@ Lehmann, the median of the differences of all pairs, one time of each run. The i
 **Few samples.** Where no test without assumptions can be this sure (below five on each side), the interval is all
 that was seen, widened by the factor ``CLEAR`` on both sides, as for paired rounds.
 
-Assumed: samples independent within a run, and one look at them. What differs between the runs as a whole (clocks,
+Successive samples that resemble each other say less than independent ones: from 20 samples on the interval is
+widened as that of paired rounds is, by the run in which they do so more.
+
+Assumed: one look at the samples. What differs between the runs as a whole (clocks,
 neighbours, temperature) is *not* in the interval; ratios within one run (``decide``) are to be preferred.
 """
 
@@ -23,10 +26,11 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_loraperf.verdict.decision import ALPHA, CLEAR, CLEAR_ROUNDS, Decision, ratio_of, status_of
+from pytest_loraperf.verdict.decision import ALPHA, CLEAR, CLEAR_ROUNDS, Decision, dependence, ratio_of, status_of
 
 MOST_SAMPLES = 2000
 _EXACT_PAIRS = 1600
+_ENOUGH_TO_SEE = 20  # fewer samples show no dependence, and widening by chance would cost power
 
 Logs = NDArray[np.float64]
 
@@ -54,8 +58,9 @@ def decide_unpaired(samples: Sequence[float], reference: Sequence[float], *, max
     logs, reference_logs = _logs(samples), _logs(reference)
     shifts = np.sort(np.subtract.outer(logs, reference_logs), axis=None)
     middle = shifts[(len(shifts) - 1) // 2] + shifts[len(shifts) // 2]
-    interval = _interval(shifts, len(logs), len(reference_logs))
     rounds = min(len(logs), len(reference_logs))
+    wider = max(dependence(logs), dependence(reference_logs)) if rounds >= _ENOUGH_TO_SEE else 1.0
+    interval = _interval(shifts, len(logs), len(reference_logs), wider)
     return Decision(status_of(interval, max_ratio), rounds, ratio_of(middle / 2), interval)
 
 
@@ -69,14 +74,19 @@ def _logs(times: Sequence[float]) -> Logs:
     return logs
 
 
-def _interval(shifts: Logs, first: int, second: int) -> tuple[float, float]:
-    """Return the interval of the ratio; ``shifts`` are the differences of all pairs of logs in their order."""
+def _interval(shifts: Logs, first: int, second: int, wider: float) -> tuple[float, float]:
+    """Return the interval of the ratio, ``wider`` by a factor for the dependence of successive samples.
+
+    ``shifts`` are the differences of all pairs of logs in their order.
+    """
     if min(first, second) < CLEAR_ROUNDS:
         return 0.0, math.inf
     cut = rank_sum_cut(first, second, ALPHA)
     if cut < 0:
         return ratio_of(shifts[0]) / CLEAR, ratio_of(shifts[-1]) * CLEAR
-    return ratio_of(shifts[cut]), ratio_of(shifts[-1 - cut])
+    low, high = shifts[cut], shifts[-1 - cut]
+    more = (wider - 1) * (high - low) / 2
+    return ratio_of(low - more), ratio_of(high + more)
 
 
 @cache

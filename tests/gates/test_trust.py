@@ -130,3 +130,46 @@ def test_what_the_driver_saw_is_said(monkeypatch: pytest.MonkeyPatch, clocked: p
     result.stdout.fnmatch_lines(
         ["validity: 7 GB of the GPU's memory are not this process's: other processes use*"]
     )
+
+
+def test_a_gate_that_raises_costs_no_other_its_verdict(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile("""
+        import pytest
+
+        @pytest.mark.latency_budget("60s")
+        @pytest.mark.faster_than("old")
+        def test_raises(gpu_workload, clock):
+            gpu_workload(lambda: clock.spend(1.0), name="new")
+            left = [1.0, 1.0]
+            gpu_workload(lambda: clock.spend(left.pop()), name="old")
+    """)
+    result = clocked.runpytest("--loraperf-json=out.json")
+    result.assert_outcomes(failed=1)
+    verdicts = json.loads((clocked.path / "out.json").read_text())["verdicts"]
+    assert [(each["code"], each["status"]) for each in verdicts] == [("latency", "PASS"), ("error", "FAIL")]
+    assert verdicts[1]["message"]== "IndexError: pop from empty list"
+
+
+def test_what_cannot_be_told_in_a_worker_is_said(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile("""
+        import pytest
+
+        @pytest.mark.latency_budget("1.5s")
+        def test_close(gpu_workload, clock):
+            gpu_workload(clock.spend, 1.4)
+    """)
+    result = clocked.runpytest_subprocess(
+        "-n1", "--loraperf-inconclusive=warn", "--loraperf-rounds=4", "--loraperf-device=cpu"
+    )
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["warning: spend took 1.400 s *cannot tell whether it"])
+
+
+def test_two_arms_of_one_name_are_refused(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile("""
+        def test_race(lora_race):
+            lora_race("fused", fused=int)
+    """)
+    result = clocked.runpytest("--loraperf-device=cpu")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*lora_race: two arms are named 'fused'; give the callable another keyword"])

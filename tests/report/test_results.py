@@ -117,9 +117,11 @@ def test_keys_of_the_schema() -> None:
         "lora": ["gain_median", "gain_min", "layers_matched", "layers_total", "rank"],
     }
     assert sorted(set(fused) - {"latency", "ratio", "vram", "output", "lora"}) == [
+        "adapters",
         "error",
         "gpu_s",
         "mistake",
+        "requests",
         "samples_s",
         "scheme",
         "scheme_reason",
