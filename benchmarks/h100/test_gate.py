@@ -21,6 +21,7 @@ def test_right_order(lora_pipeline: LoraPipeline) -> None:
 
 
 @pytest.mark.lora_strategy("quantize_then_lora", "quantize_then_fuse")
+@pytest.mark.lora_effect(min_gain=0)
 @pytest.mark.latency_budget("5s")
 @pytest.mark.vram_budget("44GB")
 def test_wrong_order(lora_pipeline: LoraPipeline) -> None:
