@@ -18,7 +18,7 @@ from pytest_loraperf.units import parse_percent
 
 FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
 BENCH_ROUNDS = 9  # what a first look takes; --rounds asks for more
-BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field != "inconclusive")
+BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field not in ("inconclusive", "order"))
 CALIBRATE_FIELDS = ("model", "adapters", "device", "scheme", "compile")
 CALIBRATE_OPTIONS = tuple(option for option in OPTIONS if option.field in CALIBRATE_FIELDS)
 REQUEST_FIELDS = ("prompt", "height", "width", "steps", "cfg", "seed", "edit_image")

@@ -27,6 +27,10 @@ MARKERS = {
         "lora_effect(*, min_gain): "
         "every layer keeps at least this share of the LoRA's intended effect; without the marker it is 0.9."
     ),
+    "allow_order": (
+        "allow_order(code, *, reason): "
+        'let one rule on the order of operations, such as "LRP102", be broken in this test, for this reason.'
+    ),
     "needs_gpu": (
         "needs_gpu(*, vram=None, capability=None): "
         'skip unless there is a CUDA device with so much memory ("24GB") and this compute capability ("8.9").'

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COMPILE_MODES = ("auto", "on", "off")
 INCONCLUSIVE_MODES = ("fail", "warn")
+ORDER_MODES = ("error", "warn", "off")
 MIN_ROUNDS = 3
 
 
@@ -36,6 +37,7 @@ class Settings:
     rounds: int = 150
     max_seconds: float = 60.0
     inconclusive: str = "fail"
+    order: str = "error"
     json: Path | None = None
 
 
@@ -132,6 +134,13 @@ OPTIONS = (
         "what a verdict that cannot tell does: fail or warn",
         "MODE",
     ),
+    Option(
+        "--loraperf-order",
+        "order",
+        one_of(*ORDER_MODES),
+        "what a broken rule on the order of LoRA, quantization, offload and compile does: error, warn or off",
+        "MODE",
+    ),
     Option("--loraperf-json", "json", Path, "write the results to this file", "FILE"),
 )
 
@@ -176,6 +185,12 @@ def _read(option: Option, found: str | Sequence[str], source: str) -> Any:
         return tuple(option.read(text) for text in found)
     except LoraperfError as error:
         raise LoraperfError(f"{source}: {error}") from error
+
+
+def early_order_mode(config: pytest.Config) -> str:
+    """Return ``--loraperf-order`` before the settings are resolved, not checked yet."""
+    given = getattr(config.known_args_namespace, "loraperf_order", None)
+    return str(given or config.getini("loraperf_order") or Settings.order).strip()
 
 
 def check_writable(path: Path) -> None:

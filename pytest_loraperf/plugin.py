@@ -11,8 +11,9 @@ import pytest
 from pytest_loraperf import fixtures, hookspec
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.fixtures import RECORD, SESSION, one_clear_line
+from pytest_loraperf.guard import start_guard
 from pytest_loraperf.markers import MARKERS
-from pytest_loraperf.options import add_options, check_writable, read_settings
+from pytest_loraperf.options import add_options, check_writable, early_order_mode, read_settings
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import CONTROL, Strategies
 
@@ -35,6 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Put the order guard up before a conftest imports a library."""
+    start_guard(early_config, early_order_mode(early_config), _noter(early_config))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Resolve the settings once, and register markers and fixtures."""
     for line in MARKERS.values():
@@ -53,8 +60,14 @@ def pytest_configure(config: pytest.Config) -> None:
     session = Session(settings, strategies, tell=_teller(config), command=command)
     config.stash[SESSION] = session
     config.pluginmanager.register(fixtures, "loraperf-fixtures")
+    start_guard(config, settings.order, _noter(config))  # where a conftest named this plugin
     if settings.gpu_budget is not None and not hasattr(config, "workerinput"):
         _resolve_device(session)
+
+
+def _noter(config: pytest.Config) -> Callable[[str], None]:
+    """Return what puts a line into the summary."""
+    return lambda line: config.stash[SESSION].notes.update({line: None})
 
 
 def _teller(config: pytest.Config) -> Callable[[str], None]:

@@ -81,6 +81,14 @@ class NeedsGpu:
 
 
 @dataclass(frozen=True)
+class AllowOrder:
+    """One rule on the order of operations that this test may break, and why."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Gates:
     """All that the markers of one test ask for."""
 
@@ -90,6 +98,7 @@ class Gates:
     faster: tuple[FasterThan, ...] = ()
     equivalent: tuple[OutputEquivalent, ...] = ()
     needs: tuple[NeedsGpu, ...] = ()
+    allowed: tuple[AllowOrder, ...] = ()
     effect: LoraEffect | None = None
 
     @property
@@ -171,6 +180,18 @@ def needs_gpu(*, vram: object = None, capability: object = None) -> NeedsGpu:
     return NeedsGpu(size, None if capability is None else _capability(capability))
 
 
+def allow_order(code: object, *, reason: object) -> AllowOrder:
+    """Read the arguments of ``allow_order``."""
+    from pytest_loraperf.order.rules import RULES  # noqa: PLC0415 - only for this marker
+
+    codes = [rule.code for rule in RULES]
+    if not isinstance(code, str) or code not in codes:
+        raise MarkerError(f"code={code!r}; the codes are {', '.join(codes)}")
+    if not isinstance(reason, str) or not reason.strip():
+        raise MarkerError(f"reason={reason!r}; say why the order is right here")
+    return AllowOrder(code, reason)
+
+
 def _name(argument: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise MarkerError(f"{argument}={value!r}; the name of a strategy or workload is allowed")
@@ -203,6 +224,7 @@ READERS: dict[str, Callable[..., Any]] = {
         output_equivalent,
         lora_effect,
         needs_gpu,
+        allow_order,
     )
 }
 Spec = TypeVar("Spec")
@@ -240,6 +262,7 @@ def read_gates(item: pytest.Item, report: MarkerReport) -> Gates:
         faster=_specs(found["faster_than"]),
         equivalent=_specs(found["output_equivalent"]),
         needs=_specs(found["needs_gpu"]),
+        allowed=_specs(found["allow_order"]),
         effect=next(iter(found["lora_effect"]), None),  # the closest one
     )
 

@@ -28,10 +28,11 @@ HEAVY = frozenset(
         "torchao",
         "torchvision",
         "transformers",
+        "wrapt",
     }
 )
-MAY_IMPORT_PYTEST = ("plugin", "options", "markers", "hookspec", "fixtures", "specs")
-STARTS_LIGHT = ("plugin", "options", "markers", "hookspec", "fixtures", "session")
+MAY_IMPORT_PYTEST = ("plugin", "options", "markers", "hookspec", "fixtures", "specs", "guard")
+STARTS_LIGHT = ("plugin", "options", "markers", "hookspec", "fixtures", "session", "guard")
 ALWAYS_LIGHT = (
     "units",
     "verdict",

@@ -28,7 +28,7 @@ def test_every_example_passes_as_it_stands(pytester: pytest.Pytester, monkeypatc
     assert set(files) == {"conftest.py", "test_ghost_lora.py", "test_markers.py"}
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly -o asyncio_default_fixture_loop_scope=function")
     result = pytester.runpytest("--loraperf-device=cpu", "--strict-markers")
-    result.assert_outcomes(passed=17, skipped=1)
+    result.assert_outcomes(passed=18, skipped=1)
 
 
 @pytest.mark.parametrize("name", [option.flag for option in OPTIONS] + list(MARKERS))

@@ -21,6 +21,7 @@ from pytest_loraperf.lora import Match, linear_shapes
 from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic, UserBuilt
+from pytest_loraperf.order.runtime.declared import declared
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Step, StepKind, Strategy
 
@@ -89,7 +90,7 @@ class DiffSynth:
 
     def apply(self, pipeline: BasePipeline, step: Step, adapters: Sequence[Match]) -> StepEffect:
         """Carry out one step on ``pipe.dit``, or on the whole pipeline for offload and compile."""
-        with quiet(), torch.no_grad():
+        with quiet(), torch.no_grad(), declared():
             match StepKind(step.kind):
                 case StepKind.ATTACH:
                     return self._attach(pipeline, adapters)
