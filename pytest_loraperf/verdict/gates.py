@@ -41,7 +41,7 @@ def judge_ratio(
 ) -> Verdict:
     """Judge a ratio of times against ``latency_budget(ratio=limit, of=reference)``."""
     tighter = None
-    if _could_be_tighter(found, limit):
+    if arm != reference and _could_be_tighter(found, limit):
         tighter = f'@pytest.mark.latency_budget(ratio={format_limit(found.interval[1])}, of="{reference}")'
     head = f"{arm} took {_times(found)} the time of {reference}"
     return _ratio_verdict("latency", head, f"the latency budget of {limit:.4g}×", found, samples, tighter)

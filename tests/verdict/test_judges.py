@@ -98,6 +98,10 @@ class TestPassedByFar:
         line = None if tighter is None else f'@pytest.mark.latency_budget(ratio={tighter}, of="b")'
         assert judge_ratio("a", "b", found, 1.05, {}).tighter == line
 
+    def test_an_arm_against_itself_is_no_win(self) -> None:
+        found = decide([1.0] * 9, [1.0] * 9, max_ratio=2.5)
+        assert judge_ratio("a", "a", found, 2.5, {}).tighter is None
+
     @pytest.mark.parametrize(("ratio", "tighter"), [(0.5, "50%"), (0.517, "48%"), (0.85, None)])
     def test_speed_ups(self, ratio: float, tighter: str | None) -> None:
         found = decide([ratio] * 9, [1.0] * 9, max_ratio=0.9)
