@@ -1,4 +1,4 @@
-"""The command line: ``loraperf bench | calibrate | compare | doctor``."""
+"""The command line: ``loraperf bench | calibrate | compare | doctor | lint``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pytest_loraperf.options import OPTIONS, Option, Settings, check_writable
 from pytest_loraperf.units import parse_percent
 
 FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
+LINT_FORMATS = ("text", "json", "github", "sarif")
 BENCH_ROUNDS = 9  # what a first look takes; --rounds asks for more
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field not in ("inconclusive", "order"))
 CALIBRATE_FIELDS = ("model", "adapters", "device", "scheme", "compile")
@@ -44,6 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands.add_parser("bench", help="measure strategies and print the table"))
     _add_calibrate(commands.add_parser("calibrate", help="how often verdicts are wrong, here and in simulation"))
     _add_compare(commands.add_parser("compare", help="judge one results file against another"))
+    _add_lint(
+        commands.add_parser("lint", help="find wrong orders of LoRA, quantization, offload and compile in source")
+    )
     _add_doctor(commands.add_parser("doctor", help="what this machine can do, and what would spoil a measurement"))
     return parser
 
@@ -143,6 +147,33 @@ def _compare(given: argparse.Namespace) -> int:
     max_slowdown = _percentage("--max-slowdown", given.max_slowdown)
     status = run_compare(given.base, given.new, max_slowdown, given.across_machines, print)
     return {Status.FAIL: FINDING, Status.INCONCLUSIVE: INCONCLUSIVE}.get(status, FINE)
+
+
+def _add_lint(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_lint)
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files, or folders of them")
+    parser.add_argument("--select", default="", metavar="CODES", help="only these: LRP101,LRP105-LRP107 or LRP1")
+    parser.add_argument("--ignore", default="", metavar="CODES", help="not these")
+    parser.add_argument("--format", default="text", choices=LINT_FORMATS, help="of the report (default: text)")
+    parser.add_argument("--fix", action="store_true", help="swap adjacent statements where that is safe")
+
+
+def _lint(given: argparse.Namespace) -> int:
+    from pytest_loraperf.order.lint.command import run_lint  # noqa: PLC0415 - start-up
+
+    select, ignore = (
+        [word.strip() for word in text.split(",") if word.strip()] for text in (given.select, given.ignore)
+    )
+    found = run_lint(
+        given.paths,
+        select,
+        ignore,
+        given.format,
+        fix=given.fix,
+        write=print,
+        tell=lambda line: print(f"loraperf: {line}", file=sys.stderr),
+    )
+    return FINDING if found else FINE
 
 
 def _add_doctor(parser: argparse.ArgumentParser) -> None:

@@ -172,3 +172,40 @@ def test_calibrate_usage(capsys: pytest.CaptureFixture[str], arguments: list[str
     tiny = ["--model", "synthetic:tiny", "--device", "cpu", "--rounds", "12"]
     assert main([*CALIBRATE, *tiny, *arguments]) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+WRONG = "pipe.enable_vram_management(enable_dit_fp8_computation=True)\npipe.load_lora(pipe.dit, lora_path)\n"
+
+
+@pytest.mark.parametrize(("lines", "code"), [(WRONG, 1), ("".join(reversed(WRONG.splitlines(keepends=True))), 0)])
+def test_lint_finds_the_wrong_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lines: str, code: int
+) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(lines, encoding="utf-8")
+    assert main(["lint", str(tmp_path)]) == code
+    assert ("LRP102" in capsys.readouterr().out) == bool(code)
+
+
+def test_lint_as_json_and_what_is_selected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(WRONG, encoding="utf-8")
+    assert main(["lint", str(file), "--format", "json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert sorted(found) == ["code", "col", "line", "message", "name", "path"]
+    assert (found["code"], found["line"], found["name"]) == ("LRP102", 2, "attach-after-quantize")
+    assert main(["lint", str(file), "--ignore", "LRP102"]) == 0
+    assert main(["lint", str(file), "--select", "LRP103-LRP109"]) == 0
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], [".", "--select", "LRP999"]])
+def test_lint_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lint", *arguments]) == 2
+    assert capsys.readouterr().err.startswith("loraperf: ")
+
+
+def test_the_formats_are_those_that_the_linter_has() -> None:
+    from pytest_loraperf.cli import LINT_FORMATS
+    from pytest_loraperf.order.lint.formats import FORMATS
+
+    assert tuple(FORMATS) == LINT_FORMATS

@@ -1,0 +1,1 @@
+"""The linter: finds wrong orders of operations in source, without running it."""

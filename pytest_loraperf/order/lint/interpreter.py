@@ -1,0 +1,172 @@
+"""Statements, and the file as a whole: the paths that can be taken through it, and what each does."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+
+from pytest_loraperf.order.lint.findings import Finding
+from pytest_loraperf.order.lint.flow import Flow
+from pytest_loraperf.order.lint.scene import MAX_WORLDS, TooLong
+from pytest_loraperf.order.lint.values import (
+    NONE,
+    Class,
+    Exit,
+    Function,
+    Imported,
+    Thing,
+    Value,
+    World,
+    merge,
+)
+
+_JOINING = (
+    ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.TryStar, ast.With, ast.AsyncWith, ast.Match
+)  # fmt: skip
+
+
+class Interpreter(Flow):
+    """Runs a file's statements in every world that they can be reached in."""
+
+    def run(self) -> list[Finding]:
+        """Interpret the file; return what was found, in the order of the source."""
+        if not self.survey.is_worthwhile:
+            return []
+        try:
+            worlds = merge(self.block(self.tree.body, [World()]), MAX_WORLDS)
+            for world in worlds:
+                world.exit = None
+            self.run_uncalled(worlds)
+        except (TooLong, RecursionError):
+            pass  # what was found so far stands
+        return sorted(self.findings.values())
+
+    def block(self, statements: Iterable[ast.stmt], worlds: list[World]) -> list[World]:
+        """Run statements in each world."""
+        ended: list[World] = []
+        for statement in statements:
+            if not self.survey.matters(statement):
+                continue
+            after: list[World] = []
+            for world in worlds:
+                self.step()
+                after += self.statement(statement, world)
+            ended += [world for world in after if world.exit is not None]
+            worlds = [world for world in after if world.exit is None]
+            if len(worlds) > 1 and isinstance(statement, _JOINING):
+                worlds = merge(worlds, MAX_WORLDS)
+            if not worlds:
+                break
+        if not self._guarded and (worlds or any(each.exit is not Exit.RAISE for each in ended)):
+            ended = [each for each in ended if each.exit is not Exit.RAISE]
+        return worlds + (merge(ended, MAX_WORLDS) if len(ended) > 1 else ended)
+
+    def statement(self, node: ast.stmt, world: World) -> list[World]:
+        """Run one statement in one world."""
+        method = getattr(self, f"_do_{type(node).__name__.lower()}", None)
+        if method is not None:
+            found: list[World] = method(node, world)
+            return found
+        children = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.expr)]
+        return [after for after, _ in self.each(children, world)]
+
+    # Names
+
+    def _do_assign(self, node: ast.Assign, world: World) -> list[World]:
+        outcomes = self.evaluate(node.value, world)
+        for after, value in outcomes:
+            if after.exit is None:
+                for target in node.targets:
+                    self.assign(target, self._kept(target, node.value, value, after), after)
+        return [after for after, _ in outcomes]
+
+    def _kept(self, target: ast.expr, node: ast.expr, value: Value, world: World) -> Value:
+        """Return the old value for ``x = wrapped(x)``: what an unknown function makes of a model is that model."""
+        if not isinstance(node, ast.Call) or not isinstance(value, Thing) or value.flags or world.history(value):
+            return value
+        if not isinstance(target, ast.Name | ast.Attribute):
+            return value
+        text = ast.unparse(target)
+        if any(ast.unparse(each) == text for each in node.args if isinstance(each, ast.Name | ast.Attribute)):
+            old = self.thing(self.evaluate(target, world)[0][1])
+            return old if old is not None and world.history(old) else value
+        return value
+
+    def _do_annassign(self, node: ast.AnnAssign, world: World) -> list[World]:
+        if node.value is None:
+            return [world]
+        outcomes = self.evaluate(node.value, world)
+        for after, value in outcomes:
+            self.assign(node.target, value, after)
+        return [after for after, _ in outcomes]
+
+    def _do_augassign(self, node: ast.AugAssign, world: World) -> list[World]:
+        outcomes = self.evaluate(node.value, world)
+        for after, _ in outcomes:
+            if isinstance(node.target, ast.Name):
+                after.bind(node.target.id, self.fresh())
+        return [after for after, _ in outcomes]
+
+    def _do_delete(self, node: ast.Delete, world: World) -> list[World]:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                world.bind(target.id, self.fresh())
+        return [world]
+
+    def _do_global(self, node: ast.Global, world: World) -> list[World]:
+        depth = len(world.frames) - 1
+        world.names(depth)
+        world.frames[depth].globals |= set(node.names)
+        return [world]
+
+    def _do_import(self, node: ast.Import, world: World) -> list[World]:
+        for each in node.names:
+            name = each.asname or each.name.split(".")[0]
+            world.bind(name, Imported(each.name if each.asname else name))
+        return [world]
+
+    def _do_importfrom(self, node: ast.ImportFrom, world: World) -> list[World]:
+        for each in node.names:
+            if each.name != "*":
+                world.bind(each.asname or each.name, Imported(f"{node.module or ''}.{each.name}".lstrip(".")))
+        return [world]
+
+    def _do_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef, world: World) -> list[World]:
+        world.bind(node.name, Function(node, len(world.frames) - 1))
+        return [world]
+
+    _do_asyncfunctiondef = _do_functiondef
+
+    def _do_classdef(self, node: ast.ClassDef, world: World) -> list[World]:
+        cls = Class(node, len(world.frames) - 1, self.number(("class", node)))
+        world.bind(node.name, cls)
+        for each in node.body:
+            if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name):
+                world, value = self.evaluate(each.value, world)[0]
+                world.set(cls.number, each.targets[0].id, value)
+        return [world]
+
+    # Ways out
+
+    def _do_return(self, node: ast.Return, world: World) -> list[World]:
+        outcomes = self.evaluate(node.value, world) if node.value is not None else [(world, NONE)]
+        for after, value in outcomes:
+            if after.exit is None:
+                after.exit, after.returned = Exit.RETURN, value
+        return [after for after, _ in outcomes]
+
+    def _do_raise(self, node: ast.Raise, world: World) -> list[World]:
+        children = [each for each in (node.exc, node.cause) if each is not None]
+        return [_leaving(after, Exit.RAISE) for after, _ in self.each(children, world)]
+
+    def _do_break(self, _: ast.Break, world: World) -> list[World]:
+        return [_leaving(world, Exit.BREAK)]
+
+    def _do_continue(self, _: ast.Continue, world: World) -> list[World]:
+        return [_leaving(world, Exit.CONTINUE)]
+
+
+def _leaving(world: World, way: Exit) -> World:
+    if world.exit is None:
+        world.exit = way
+    return world

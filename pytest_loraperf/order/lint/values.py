@@ -1,0 +1,275 @@
+"""What the linter knows of values: a few kinds of abstract value, and a world that holds them."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+from pytest_loraperf.order.events import Event
+
+Key = TypeVar("Key", str, tuple[int, str])
+Callable_ = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+
+@dataclass(frozen=True)
+class Const:
+    """A constant of the source."""
+
+    value: object
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Something of another module, by its dotted name."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the dotted name."""
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Any other object; its number is its identity.
+
+    ``made`` names what it was made by (a class or a function), ``flags`` what is known of it. A thing that was
+    read off another has that one as its ``owner``, and the ``attribute``'s name. ``cls`` is its class, if that
+    stands in the file.
+    """
+
+    number: int
+    made: str = field(default="", compare=False)
+    flags: frozenset[str] = field(default=frozenset(), compare=False)
+    owner: Value | None = field(default=None, compare=False)
+    attribute: str = field(default="", compare=False)
+    cls: Class | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of the file; ``frame`` is the depth of the frame it was defined in, ``receiver`` its self."""
+
+    node: Callable_
+    frame: int = 0
+    receiver: Value | None = None
+    cls: Class | None = None
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class of the file."""
+
+    node: ast.ClassDef
+    frame: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A call with some of its arguments already given."""
+
+    function: Value
+    positional: tuple[Value, ...]
+    keywords: tuple[tuple[str, Value], ...]
+
+
+@dataclass(frozen=True)
+class Super:
+    """What ``super()`` gives: the instance, seen from above this class."""
+
+    instance: Thing
+    cls: Class
+
+
+Value = Const | Imported | Thing | Function | Class | Partial | Super
+NONE = Const(None)
+
+
+@dataclass
+class Arguments:
+    """The arguments of a call, evaluated; ``opaque`` where ``*`` or ``**`` of something unknown adds to them."""
+
+    positional: list[Value] = field(default_factory=list)
+    keywords: dict[str, Value] = field(default_factory=dict)
+    nodes: dict[str | int, ast.expr] = field(default_factory=dict)
+    opaque: bool = False
+
+    def get(self, name: str | int) -> Value | None:
+        """Return the argument of this keyword or position, or None where it is not given."""
+        if isinstance(name, str):
+            return self.keywords.get(name)
+        return self.positional[name] if name < len(self.positional) else None
+
+
+class Exit(StrEnum):
+    """How a path leaves a block before its end."""
+
+    RETURN = "return"
+    RAISE = "raise"
+    BREAK = "break"
+    CONTINUE = "continue"
+
+
+@dataclass
+class Frame:
+    """The names of a module or of one call of a function; ``parent`` is the depth of the enclosing one."""
+
+    names: dict[str, Value] = field(default_factory=dict)
+    parent: int = 0
+    globals: frozenset[str] = frozenset()
+    cls: Class | None = None
+
+    def copy(self) -> Frame:
+        """Return another frame with the same names."""
+        return Frame(dict(self.names), self.parent, self.globals, self.cls)
+
+
+@dataclass
+class World:
+    """One path through the file: the values of all names and attributes, and what was done to each model.
+
+    Copies share their frames and attributes until one of them changes: ``own`` are the depths of the frames
+    that are this world's alone, ``-1`` its attributes.
+    """
+
+    frames: list[Frame] = field(default_factory=lambda: [Frame()])
+    attributes: dict[tuple[int, str], Value] = field(default_factory=dict)
+    histories: dict[int, tuple[Event, ...]] = field(default_factory=dict)
+    same: dict[int, int] = field(default_factory=dict)
+    assumed: dict[object, object] = field(default_factory=dict)
+    exit: Exit | None = None
+    returned: Value = NONE
+    own: set[int] = field(default_factory=set)
+
+    def copy(self) -> World:
+        """Return a world that goes on from here by itself."""
+        self.own = set()
+        return World(
+            list(self.frames),
+            self.attributes,
+            dict(self.histories),
+            dict(self.same),
+            dict(self.assumed),
+            self.exit,
+            self.returned,
+        )
+
+    def names(self, depth: int) -> dict[str, Value]:
+        """Return the names of a frame, to be changed."""
+        if depth not in self.own:
+            self.own.add(depth)
+            self.frames[depth] = self.frames[depth].copy()
+        return self.frames[depth].names
+
+    def set(self, number: int, name: str, value: Value) -> None:
+        """Give an attribute of an identity a value."""
+        if -1 not in self.own:
+            self.own.add(-1)
+            self.attributes = dict(self.attributes)
+        self.attributes[number, name] = value
+
+    def enter(self, frame: Frame) -> None:
+        """Begin a call."""
+        self.frames.append(frame)
+        self.own.add(len(self.frames) - 1)
+
+    def leave(self) -> Frame:
+        """End a call; return its frame."""
+        self.own.discard(len(self.frames) - 1)
+        return self.frames.pop()
+
+    def root(self, number: int) -> int:
+        """Return the number under which the history of this identity is kept."""
+        while number in self.same:
+            number = self.same[number]
+        return number
+
+    def history(self, thing: Thing) -> tuple[Event, ...]:
+        """Return what was done to this thing."""
+        return self.histories.get(self.root(thing.number), ())
+
+    def lookup(self, name: str) -> Value | None:
+        """Return the value of a name as the innermost frame sees it."""
+        frame = self.frames[-1]
+        if name in frame.globals:
+            return self.frames[0].names.get(name)
+        while True:
+            if name in frame.names:
+                return frame.names[name]
+            if frame is self.frames[0]:
+                return None
+            frame = self.frames[min(frame.parent, len(self.frames) - 1)]
+
+    def bind(self, name: str, value: Value) -> None:
+        """Give a name a value in the innermost frame, or in the module's where it is declared global."""
+        depth = 0 if name in self.frames[-1].globals else len(self.frames) - 1
+        self.names(depth)[name] = value
+
+    def is_plain(self, value: Value) -> bool:
+        """Return whether nothing is known of this value that an order of operations could depend on."""
+        if isinstance(value, Const):
+            return not isinstance(value.value, bool)
+        if isinstance(value, Thing):
+            return not (value.flags or value.cls or self.history(value))
+        return isinstance(value, Imported)
+
+
+def merge(worlds: list[World], limit: int) -> list[World]:
+    """Join the paths on which the same was done to the same models; keep no more than the limit."""
+    kept: list[World] = []
+    for world in worlds:
+        if not any(_absorb(other, world) for other in kept):
+            kept.append(world)
+    if len(kept) > limit:
+        kept.sort(key=lambda world: -sum(map(len, world.histories.values())))
+    return kept[:limit]
+
+
+def _absorb(into: World, world: World) -> bool:
+    """Join a world into another if they differ in nothing that matters."""
+    if (into.exit, into.histories, into.same) != (world.exit, world.histories, world.same):
+        return False
+    if into.returned != world.returned and not (into.is_plain(into.returned) and world.is_plain(world.returned)):
+        return False
+    frames: dict[int, dict[str, Value]] = {}
+    for depth, (mine, theirs) in enumerate(zip(into.frames, world.frames, strict=True)):
+        names = _joined(mine.names, theirs.names, into, world)
+        if names is None:
+            return False
+        frames[depth] = names
+    attributes = _joined(into.attributes, world.attributes, into, world)
+    if attributes is None:
+        return False
+    for depth, names in frames.items():
+        if names:
+            into.names(depth).update(names)
+    for (number, name), value in attributes.items():
+        into.set(number, name, value)
+    into.assumed = {key: value for key, value in into.assumed.items() if world.assumed.get(key) == value}
+    return True
+
+
+def _joined(
+    ours: dict[Key, Value], theirs: dict[Key, Value], into: World, world: World
+) -> dict[Key, Value] | None:
+    """Return what changes in ours where the two are joined, None where they differ in something that matters."""
+    if ours is theirs:
+        return {}
+    changes: dict[Key, Value] = {}
+    for key, mine in ours.items():
+        other = theirs.get(key, NONE)
+        if mine is not other and mine != other:
+            if not (into.is_plain(mine) and world.is_plain(other)):
+                return None
+            if mine == NONE:
+                changes[key] = other
+    if len(ours) != len(theirs) or any(key not in ours for key in theirs):
+        for key in theirs.keys() - ours.keys():
+            if not world.is_plain(theirs[key]):
+                return None
+            changes[key] = theirs[key]
+    return changes
