@@ -147,7 +147,7 @@ def test_a_gate_that_raises_costs_no_other_its_verdict(clocked: pytest.Pytester)
     result.assert_outcomes(failed=1)
     verdicts = json.loads((clocked.path / "out.json").read_text())["verdicts"]
     assert [(each["code"], each["status"]) for each in verdicts] == [("latency", "PASS"), ("error", "FAIL")]
-    assert verdicts[1]["message"]== "IndexError: pop from empty list"
+    assert verdicts[1]["message"] == "IndexError: pop from empty list"
 
 
 def test_what_cannot_be_told_in_a_worker_is_said(clocked: pytest.Pytester) -> None:
