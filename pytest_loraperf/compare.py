@@ -134,7 +134,7 @@ def _differences(base: Results, new: Results) -> Iterator[str]:
         first, second = (side.get(what) for side in sides)
         if first != second:
             yield f"{what} ({_show(first)} against {_show(second)})"
-    for name in base.strategies.keys() & new.strategies.keys():
+    for name in (name for name in base.strategies if name in new.strategies):
         yield from _strategy_differences(name, base.strategies[name], new.strategies[name])
 
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -325,3 +326,37 @@ def test_a_win_is_a_failure_with_the_files_swapped(base: list[float], new: list[
     there = compare(results({"fused": base}), results({"fused": new}), limit)
     back = compare(results({"fused": new}), results({"fused": base}), limit)
     assert there.strategies[0].won == (back.status is Status.FAIL)
+
+
+@pytest.mark.parametrize(
+    ("change", "differences"),
+    [
+        ({"steps": ("fuse", "compile")}, "steps of fused (('fuse',) against ('fuse', 'compile'))"),
+        ({"scheme": "fp8_compute"}, "scheme of fused (fp8_storage against fp8_compute)"),
+        ({"requests": ({"steps": 12},)}, "requests of fused (({'steps': 4},) against ({'steps': 12},))"),
+        (
+            {"adapters": ("b.safetensors:1",)},
+            "adapters of fused (('a.safetensors:1',) against ('b.safetensors:1',))",
+        ),
+    ],
+)
+def test_a_strategy_that_is_another_is_refused(change: dict[str, Any], differences: str) -> None:
+    fused = StrategyResult(
+        steps=("fuse",),
+        scheme="fp8_storage",
+        requests=({"steps": 4},),
+        adapters=("a.safetensors:1",),
+        samples_s=STEADY,
+    )
+    base = replace(results({"fused": STEADY}), strategies={"fused": fused})
+    new = replace(base, strategies={"fused": replace(fused, **change)})
+    with pytest.raises(LoraperfError) as caught:
+        compare(base, new, 0.05)
+    assert str(caught.value).startswith(f"BASE and NEW differ in {differences}: ")
+
+
+def test_what_a_file_does_not_tell_of_a_strategy_is_not_held_against_it() -> None:
+    told = replace(
+        results({"fused": STEADY}), strategies={"fused": StrategyResult(steps=("fuse",), samples_s=STEADY)}
+    )
+    assert compare(results({"fused": STEADY}), told, 0.05).status is Status.PASS

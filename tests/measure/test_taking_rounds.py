@@ -173,6 +173,15 @@ class TestThrottling:
         assert taken.seconds("a") == (2.0, 3.0, 5.0, 6.0, 7.0, 8.0)
         assert len(taken.taken) == 8
 
+    def test_three_must_count_though_one_was_throttled(self, time: FakeTime) -> None:
+        states = iter([True, False, False, False])
+
+        def observe() -> Reading:
+            return Reading(throttle=frozenset({"power cap"} if next(states) else ()))
+
+        taken = take(time, Fake(time, "a", 50.0), rounds=20, seconds=60.0, observe=observe)
+        assert (len(taken.taken), len(taken.seconds("a")), taken.dropped()) == (4, 3, (0,))
+
     def test_but_never_is_nothing_left(self, time: FakeTime) -> None:
         assert len(self.taken(time, set(range(8))).seconds("a")) == 8
 
@@ -208,6 +217,15 @@ class TestMeasurer:
         arm = Fake(time, "a", 1.0)
         paired = measurer.against(arm, arm, 1.0)
         assert paired.samples == paired.reference == (1.0,) * 9
+
+    def test_a_race_takes_the_rounds_that_it_is_asked_for(self, time: FakeTime, measurer: Measurer) -> None:
+        arms = Fake(time, "new", 1.0), Fake(time, "old", 1.0)
+        assert len(measurer.race(arms, 200).taken) == 200
+
+    def test_the_first_call_is_known(self, time: FakeTime, measurer: Measurer) -> None:
+        measurer.alone(Fake(time, "new", 8.0, 1.0))
+        (rounds,) = measurer
+        assert rounds.first == {"new": 8.0}
 
     def test_an_error_ends_a_pair_and_is_its_own(self, time: FakeTime, measurer: Measurer) -> None:
         new, old = Fake(time, "new", 1.0), Fake(time, "old", 1.0)

@@ -4,10 +4,12 @@ import math
 
 import pytest
 
+from pytest_loraperf.units import parse_duration
 from pytest_loraperf.verdict import Status, decide
 from pytest_loraperf.verdict.equivalence import DEFAULT_REL_L2, Distances, Limits, judge_equivalence
 from pytest_loraperf.verdict.gates import (
     format_limit,
+    format_seconds,
     judge_card,
     judge_faster,
     judge_latency,
@@ -118,3 +120,8 @@ class TestPassedByFar:
 def test_a_budget_may_be_used_to_the_last_byte(used: int, status: Status) -> None:
     assert judge_vram("a", "runtime", used, 14 * GB, {"runtime": used}, "VRAM").status is status
     assert judge_card(used, "runtime", 14 * GB, "VRAM", {}, {}).status is status
+
+
+@pytest.mark.parametrize("seconds", [2.3e-6, 0.999e-3, 1e-3, 0.0123, 0.9999, 1.0, 59.9, 1234.0])
+def test_a_limit_to_paste_is_read_back_and_holds(seconds: float) -> None:
+    assert seconds * (1 - 1e-9) <= parse_duration(format_seconds(seconds)) < seconds * 1.11
