@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import sys
@@ -17,6 +18,7 @@ from pytest_loraperf.options import OPTIONS, Option, Settings, check_writable
 from pytest_loraperf.units import parse_percent
 
 FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
+CUT_OFF = 141  # as a shell shows a program that SIGPIPE ended: it passed nothing
 LINT_FORMATS = ("text", "json", "github", "sarif")
 BENCH_ROUNDS = 9  # what a first look takes; --rounds asks for more
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field not in ("inconclusive", "order"))
@@ -32,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.command = shlex.join(["loraperf", *words])
     try:
         status: int = given.run(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read the output went away, as `| head` does; what is left must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CUT_OFF
     except LoraperfError as error:
         print(f"loraperf: {error}", file=sys.stderr)
         return USAGE

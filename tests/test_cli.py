@@ -209,3 +209,15 @@ def test_the_formats_are_those_that_the_linter_has() -> None:
     from pytest_loraperf.order.lint.formats import FORMATS
 
     assert tuple(FORMATS) == LINT_FORMATS
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(WRONG, encoding="utf-8")
+    words = [sys.executable, "-m", "pytest_loraperf.cli", "lint", str(file)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        said = command.stderr.read()
+    assert (command.returncode, said) == (141, "")
