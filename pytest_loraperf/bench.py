@@ -334,7 +334,7 @@ class Bench:
             self._take_base(arm)
         for step in strategy.steps:
             self._step(arm, step, partial(shop.backend.apply, arm.pipeline, step, arm.matches))
-        if self._effect is not None:
+        if self._effect is not None and not arm.gains:
             self.shop.tell(f"{arm.name}: looking for the LoRA in its layers")
             with self.shop.ledger.aside(self._holder("effect")):
                 arm.gains = shop.backend.effect_gains(arm.pipeline, self._effect)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -107,7 +108,7 @@ class DiffSynth:
 
     def take_base(self, pipeline: BasePipeline, effect: EffectProbe) -> None:
         """Show the probe the Linear layers of ``pipe.dit``."""
-        effect.take_base(pipeline.dit.get_submodule)
+        effect.take_base(pipeline.dit.get_submodule, pipeline.device)
 
     def effect_gains(self, pipeline: BasePipeline, effect: EffectProbe) -> dict[str, float]:
         """Return the effect gains of the layers of ``pipe.dit``, whatever wraps them by now."""
@@ -175,12 +176,10 @@ class DiffSynth:
         return StepEffect(len(fused), len(self.lora_shapes(pipe)))
 
     def _compile(self, pipe: BasePipeline) -> StepEffect:
-        # What was compiled before is compiled again when it is next warmed up. Keeping it breaks torch 2.11: with
-        # torchao 0.17 it raises InternalTorchDynamoError on plain torchao Linears after DiffSynth's wrapped ones.
-        torch.compiler.reset()
         # Shapes are taken as they are until they change; DiffSynth's default would make them symbols at once.
         pipe.compile_pipeline(dynamic=None)
         blocks = _blocks(pipe.dit)
+        _own_code([block for _, block in blocks])
         done = sum(block._compiled_call_impl is not None for _, block in blocks)  # noqa: SLF001 - nn.Module.compile leaves no other trace
         return StepEffect(done, len(blocks))
 
@@ -189,6 +188,28 @@ def _blocks(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     """Return the repeated blocks by name, which DiffSynth compiles one by one, or the whole module."""
     kinds = getattr(module, "_repeated_blocks", [type(module).__name__])
     return [(name, part) for name, part in module.named_modules() if type(part).__name__ in kinds]
+
+
+def _own_code(blocks: Sequence[torch.nn.Module]) -> None:
+    """Give the blocks a ``forward`` with a code object of their own, one for each class of them.
+
+    Dynamo keeps what it compiled, how often, and what it gave up on, by code object. What one arm does to it is no
+    business of another: DiffSynth's wrapped quantized Linears break the graph of a block, the block's code is then
+    left uncompiled, and torch 2.11 raises InternalTorchDynamoError on the plain torchao Linears inside of it.
+    """
+    copies: dict[type, Callable[..., Any]] = {}
+    for block in blocks:
+        kind = type(block)
+        if kind not in copies:
+            copies[kind] = _copied(kind.forward)  # type: ignore[arg-type]  # a function, which nn.Module types as Any
+        block.forward = MethodType(copies[kind], block)
+
+
+def _copied(function: FunctionType) -> FunctionType:
+    code = function.__code__.replace()
+    copy = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
 
 
 def _build_users(model: UserBuilt, compute: str, weights_on: str) -> BasePipeline:

@@ -7,11 +7,11 @@ memory behind them changes.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from mmap import PAGESIZE
 from typing import Any
 
 import torch
@@ -44,10 +44,8 @@ class HostMemory:
     """
 
     def __init__(self, size: int, *, pinned: bool) -> None:
-        # From the start of a page, since a page is not registered twice.
-        whole = torch.empty(size + PAGESIZE, dtype=torch.uint8)
-        start = -whole.data_ptr() % PAGESIZE
-        self.bytes = whole[start : start + size]
+        # A map of its own starts with a page, and a page is not registered twice.
+        self.bytes = torch.frombuffer(_map(size), dtype=torch.uint8)[:size]
         if pinned and size:
             self._pin()
 
@@ -62,6 +60,13 @@ class HostMemory:
             raise RuntimeError(f"{size} bytes of host memory cannot be pinned: CUDA error {failure}")
         # Runs before the memory is given back, since this object still holds it then.
         weakref.finalize(self, cudart.cudaHostUnregister, address).atexit = False
+
+
+def _map(size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise RuntimeError(f"{size} bytes of host memory cannot be had: {error}") from error
 
 
 @dataclass(frozen=True)

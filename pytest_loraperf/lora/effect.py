@@ -43,37 +43,42 @@ class EffectProbe:
         return bool(self._base)
 
     @torch.no_grad()
-    def take_base(self, layer_of: LayerOf) -> None:
-        """Keep the layers' outputs as they are before any step: (rows, out_features), float32, in host memory."""
+    def take_base(self, layer_of: LayerOf, device: str) -> None:
+        """Keep the layers' outputs as they are before any step: (rows, out_features), float32, in host memory.
+
+        The probes are drawn on ``device``, which the gains are measured on later.
+        """
         for name in self._adapters:
             weight, bias = (getattr(layer_of(name), kind) for kind in ("weight", "bias"))
-            x = probe(name, *weight.shape).to(weight.device)
+            outputs, features = weight.shape
+            x = probe(name, outputs, features, device).to(weight.device)
             output = x @ weight.float().T
             self._base[name] = (output if bias is None else output + bias.float()).cpu()
 
     @torch.no_grad()
     def gains(self, layer_of: LayerOf, device: str, dtype: torch.dtype) -> dict[str, float]:
         """Return the gain of each layer that the adapters intend to change; the layers compute on ``device``."""
-        found = {}
+        if not self._base:
+            return {}
+        found = []
         for name, base in self._base.items():
-            x = probe(name, *self._adapters[name][0][0].shape)
+            outputs, features = self._adapters[name][0][0].shape
+            x = probe(name, outputs, features, device)
             intended = self._intended(name, x)
-            power = float(intended.square().sum())
-            if power > 0:
-                effective = layer_of(name)(x.to(device, dtype)).float().cpu() - base
-                found[name] = float((effective * intended).sum()) / power
-        return found
+            effective = layer_of(name)(x.to(dtype)).float() - base.to(device)
+            found.append(torch.stack([(effective * intended).sum(), intended.square().sum()]))
+        # Waits for the device once, not in each layer.
+        gains = zip(self._base, torch.stack(found).tolist(), strict=True)
+        return {name: product / power for name, (product, power) in gains if power > 0}
 
     def _intended(self, name: str, x: Tensor) -> Tensor:
-        changes = [
-            scale * (x @ layer.down.float().T) @ layer.up.float().T for layer, scale in self._adapters[name]
-        ]
+        changes = [scale * (x @ layer.down.to(x).T) @ layer.up.to(x).T for layer, scale in self._adapters[name]]
         return torch.stack(changes).sum(0)
 
 
-def probe(name: str, outputs: int, features: int) -> Tensor:
+def probe(name: str, outputs: int, features: int, device: str) -> Tensor:
     """Return activations of shape (rows, features), float32, for a layer of so many outputs and this name."""
     fewest, most = ROWS
     rows = min(max(OUTPUTS // outputs // 16 * 16, fewest), most)
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
-    return torch.randn(rows, features, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(rows, features, generator=torch.Generator(device).manual_seed(seed), device=device)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_loraperf.measure.timing import NO_TICK, SLOW_CALL, Plan, Sample, Stopwatch, Tick, garbage_held, warm_up
+from pytest_loraperf.measure.timing import NO_TICK, Plan, Sample, Stopwatch, Tick, garbage_held, warm_up
 from pytest_loraperf.measure.validity import keep_rounds
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 MIN_ROUNDS = 3
 """What is taken however long it takes: fewer rounds decide nothing."""
 BLOCK = 2
-"""Samples of an arm in a block; one where a call is slow."""
+"""Samples of an arm in a block at most."""
+BLOCK_SECONDS = 1.0
+"""Seconds of samples after which a block takes no more samples: more show no more of blocks."""
 
 
 class Workload(Protocol):
@@ -200,7 +202,7 @@ def _in_turns(rounds: Rounds, watch: Stopwatch) -> Callable[[Workload], Sample]:
         _make_ready(rounds, workload, watch)
         with garbage_held():
             samples = [watch.sample(workload.call)]
-            while len(samples) < BLOCK and samples[0].seconds < SLOW_CALL:
+            while len(samples) < BLOCK and sum(sample.seconds for sample in samples) < BLOCK_SECONDS:
                 samples.append(watch.sample(workload.call))
         rounds.spent[workload.key] = rounds.spent.get(workload.key, 0.0) + watch.clock() - start
         return _middle(samples)
@@ -210,6 +212,9 @@ def _in_turns(rounds: Rounds, watch: Stopwatch) -> Callable[[Workload], Sample]:
 
 def _make_ready(rounds: Rounds, workload: Workload, watch: Stopwatch) -> None:
     first = workload.prepare()
+    if rounds.taken and workload.key in rounds.taken[-1]:
+        # It was warm a round ago: one call fetches what it lost since.
+        first = rounds.taken[-1][workload.key].seconds
     called = warm_up(lambda: workload.call(NO_TICK), watch, first)
     rounds.first.setdefault(workload.key, called)
 

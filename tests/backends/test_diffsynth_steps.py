@@ -315,3 +315,15 @@ class TestBuildFunctions:
         with pytest.raises(LoraperfError) as again:
             session.bench(broken).arm("fused")
         assert (str(caught.value), str(again.value), asked) == (line, line, ["cpu"])
+
+
+def test_what_one_arm_compiles_is_no_business_of_another(session: Session, adapter: Path) -> None:
+    first, second = session.bench(adapters=[adapter]), Bench(session.shop, session.bench().model, [adapter])
+    blocks = [bench.arm("compiled").pipeline.dit.transformer_blocks for bench in (first, second)]
+    kind = type(blocks[0][0])
+    codes = [[block.forward.__func__.__code__ for block in own] for own in blocks]
+    # The blocks of a pipeline share what is compiled; code objects are compared by what they say.
+    assert [len({id(code) for code in own}) for own in codes] == [1, 1]
+    assert len({id(code) for code in (codes[0][0], codes[1][0], kind.forward.__code__)}) == 3
+    assert codes[0][0] == codes[1][0] == kind.forward.__code__
+    second.close()

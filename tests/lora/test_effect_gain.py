@@ -41,7 +41,7 @@ def base() -> torch.nn.Linear:
 
 def gain(base: torch.nn.Linear, weight: torch.Tensor, *matches: Match) -> float:
     effect = EffectProbe(matches)
-    effect.take_base(lambda _: base)
+    effect.take_base(lambda _: base, "cpu")
     assert effect.ready
     changed = linear(weight.bfloat16())
     changed.bias = base.bias
@@ -92,15 +92,15 @@ def test_nothing_is_known_before_the_base_was_seen() -> None:
 
 def test_an_adapter_of_zeros_intends_nothing(base: torch.nn.Linear) -> None:
     effect = EffectProbe([match(0.0)])
-    effect.take_base(lambda _: base)
+    effect.take_base(lambda _: base, "cpu")
     assert effect.gains(lambda _: base, "cpu", torch.bfloat16) == {}
 
 
 def test_the_probe_is_the_layers_own() -> None:
-    assert torch.equal(probe("a", 4096, 8), probe("a", 4096, 8))
-    assert not torch.equal(probe("a", 4096, 8), probe("b", 4096, 8))
+    assert torch.equal(probe("a", 4096, 8, "cpu"), probe("a", 4096, 8, "cpu"))
+    assert not torch.equal(probe("a", 4096, 8, "cpu"), probe("b", 4096, 8, "cpu"))
 
 
 @pytest.mark.parametrize(("outputs", "rows"), [(64, 256), (512, 128), (3072, 16), (18432, 16)])
 def test_small_layers_are_probed_by_more_rows(outputs: int, rows: int) -> None:
-    assert probe("a", outputs, 8).shape == (rows, 8)
+    assert probe("a", outputs, 8, "cpu").shape == (rows, 8)
