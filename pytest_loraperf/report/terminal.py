@@ -19,8 +19,15 @@ def summary(results: Results, width: int) -> Iterator[str]:
         where = f"{machine.name} ({machine.device}), torch {machine.torch}, {machine.backend}"
         yield one_line(f"{results.model} on {where}")[:width]
         yield from strategy_table(results, width)
+        yield from notes(_ranking(results), width)
     yield from wins(results, width)
     yield from notes(results.notes, width)
+
+
+def _ranking(results: Results) -> Iterator[str]:
+    from pytest_loraperf.report.ranking import ranking_lines  # noqa: PLC0415 - imports numpy
+
+    yield from ranking_lines(results)
 
 
 def wins(results: Results, width: int) -> Iterator[str]:

@@ -169,7 +169,7 @@ class TestThrottling:
         number = iter(range(1000))
 
         def observe() -> Reading:
-            return Reading(throttle=frozenset({"power cap"} if next(number) in slow else ()))
+            return Reading(throttle=frozenset({"power brake"} if next(number) in slow else ()))
 
         return take(time, Fake(time, "a", *[1.0] * 2, *map(float, range(1, 100))), rounds=rounds, observe=observe)
 
@@ -182,7 +182,7 @@ class TestThrottling:
         states = iter([True, False, False, False])
 
         def observe() -> Reading:
-            return Reading(throttle=frozenset({"power cap"} if next(states) else ()))
+            return Reading(throttle=frozenset({"power brake"} if next(states) else ()))
 
         taken = take(time, Fake(time, "a", 50.0), rounds=20, seconds=60.0, observe=observe)
         assert (len(taken.taken), len(taken.seconds("a")), taken.dropped()) == (4, 3, (0,))

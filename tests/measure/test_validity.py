@@ -28,11 +28,12 @@ def rounds_of(*readings: Reading | None) -> list[Round]:
 
 
 CAPPED = at(1980, "power cap")
+SLOWED = at(1980, "power brake")
 
 
 @pytest.mark.parametrize(
     ("reading", "is_throttled"),
-    [(None, False), (Reading(), False), (QUIET, False), (CAPPED, True)],
+    [(None, False), (Reading(), False), (QUIET, False), (CAPPED, False), (SLOWED, True)],
 )
 def test_what_is_not_known_is_no_throttling(reading: Reading | None, is_throttled: bool) -> None:
     assert throttled(reading) is is_throttled
@@ -56,16 +57,16 @@ def test_every_throttle_reason_has_its_advice() -> None:
     ],
 )
 def test_throttled_rounds_are_dropped_but_enough_stay(slowed: str, kept: list[int]) -> None:
-    assert keep_rounds(rounds_of(*(CAPPED if each == "T" else QUIET for each in slowed))) == kept
+    assert keep_rounds(rounds_of(*(SLOWED if each == "T" else QUIET for each in slowed))) == kept
 
 
 def test_one_throttled_arm_drops_its_round_whole() -> None:
-    mixed: Round = {"fused": QUIET, "standard_lora": CAPPED}
+    mixed: Round = {"fused": QUIET, "standard_lora": SLOWED}
     quiet: Round = {"fused": QUIET, "standard_lora": None}
     assert keep_rounds([quiet, mixed, quiet]) == [0, 2]
 
 
-@given(st.lists(st.dictionaries(st.sampled_from("ab"), st.sampled_from([None, QUIET, CAPPED]))))
+@given(st.lists(st.dictionaries(st.sampled_from("ab"), st.sampled_from([None, QUIET, SLOWED]))))
 def test_never_is_nothing_left(rounds: list[Round]) -> None:
     kept = keep_rounds(rounds)
     assert 2 * len(kept) >= len(rounds)
@@ -135,35 +136,46 @@ def test_unexplained_bytes(used: int, held: int | None, reserved: int, unexplain
     ("slowed", "message"),
     [
         (
-            [CAPPED, CAPPED, CAPPED],
-            "3 of 12 rounds were dropped: throttled (power cap); "
-            "lock the SM clock where the power suffices (nvidia-smi -lgc MHZ, as root)",
+            [SLOWED, SLOWED, SLOWED],
+            "3 of 12 rounds of fused were dropped: throttled (power brake); check the machine's power supply",
         ),
         (
             [at(1980, "power brake")],
-            "1 of 12 rounds was dropped: throttled (power brake); check the machine's power supply",
+            "1 of 12 rounds of fused was dropped: throttled (power brake); check the machine's power supply",
         ),
         (
             [at(1980, "thermal slowdown", "hardware slowdown")],
-            "1 of 12 rounds was dropped: throttled (hardware slowdown, thermal slowdown); "
+            "1 of 12 rounds of fused was dropped: throttled (hardware slowdown, thermal slowdown); "
             "check the cooling and the power supply (nvidia-smi -q -d PERFORMANCE); "
             "improve its cooling, or let it cool down first",
         ),
         (
-            [CAPPED] * 12,
-            "12 of 12 rounds ran throttled (power cap) and still count, since too few ran without; "
-            "lock the SM clock where the power suffices (nvidia-smi -lgc MHZ, as root)",
+            [SLOWED] * 12,
+            "12 of 12 rounds of fused ran throttled (power brake) and still count, since too few ran without; "
+            "check the machine's power supply",
         ),
         (
-            [CAPPED] * 7,
-            "7 of 12 rounds ran throttled (power cap) and still count, since too few ran without; "
-            "lock the SM clock where the power suffices (nvidia-smi -lgc MHZ, as root)",
+            [SLOWED] * 7,
+            "7 of 12 rounds of fused ran throttled (power brake) and still count, since too few ran without; "
+            "check the machine's power supply",
         ),
     ],
 )
 def test_throttled_rounds_are_counted(slowed: list[Reading], message: str) -> None:
     rounds = rounds_of(*slowed, *[QUIET] * (12 - len(slowed)))
     assert findings(rounds) == [Finding("throttled", message)]
+
+
+def test_rounds_at_the_power_cap_count_and_are_told() -> None:
+    rounds = [{"fused": CAPPED, "old": QUIET}] * 7 + [{"fused": QUIET, "old": QUIET}]
+    assert keep_rounds(rounds) == list(range(8))
+    assert findings(rounds) == [
+        Finding(
+            "power-cap",
+            "7 of 8 rounds of fused and old ran at the GPU's power cap, where its clock moves with the load; "
+            "lock the SM clock where the power suffices (nvidia-smi -lgc MHZ, as root)",
+        )
+    ]
 
 
 @pytest.mark.parametrize(
