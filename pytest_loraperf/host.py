@@ -50,6 +50,13 @@ def spare_memory(root: Path = Path("/")) -> int:
     return 0 if available is None else max(0, min([available, *_below_limits(root)]))
 
 
+def cpu_name(root: Path = Path("/")) -> str:
+    """Return what the machine calls its processor, or "CPU" where it does not tell."""
+    lines = _text(root / "proc/cpuinfo").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+    return next((name for name in names if name), "CPU")
+
+
 def _available(root: Path) -> int | None:
     found = [line.split()[1] for line in _text(root / "proc/meminfo").splitlines() if line.startswith("MemAvail")]
     return int(found[0]) * 1024 if found else None

@@ -38,6 +38,8 @@ def judge(session: Session, record: TestRecord) -> Iterator[Verdict]:
     yield from (_equivalent(record, equivalent) for equivalent in gates.equivalent)
     yield from (_latency(session, record, budget) for budget in gates.latency)
     yield from (_faster(session, record, faster) for faster in gates.faster)
+    if session.stored is not None:
+        yield from session.stored.judge(session, record)
 
 
 def _subject(record: TestRecord) -> Workload:

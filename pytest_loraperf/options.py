@@ -19,6 +19,7 @@ COMPILE_MODES = ("auto", "on", "off")
 INCONCLUSIVE_MODES = ("fail", "warn")
 ORDER_MODES = ("error", "warn", "off")
 MIN_ROUNDS = 3
+ACTIONS = {"bool": "store_true", "linelist": "append", "string": "store"}
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,18 @@ class Settings:
     max_seconds: float = 60.0
     inconclusive: str = "fail"
     order: str = "error"
+    baseline: Path | None = None
+    update_baseline: bool = False
+    baseline_days: int = 90
+    strict: bool = False
     json: Path | None = None
 
 
 class Option(NamedTuple):
-    """One option: its flag, the Settings field it fills, how its text is read, and its help."""
+    """One option: its flag, the Settings field it fills, how its text is read, and its help.
+
+    One with no ``metavar`` is a switch: it is on or off, and has no text.
+    """
 
     flag: str
     field: str
@@ -50,6 +58,13 @@ class Option(NamedTuple):
     help: str
     metavar: str
     many: bool = False
+
+    @property
+    def kind(self) -> Literal["bool", "linelist", "string"]:
+        """The type of its ini value."""
+        if not self.metavar:
+            return "bool"
+        return "linelist" if self.many else "string"
 
     @property
     def ini(self) -> str:
@@ -76,6 +91,17 @@ def read_rounds(text: str) -> int:
     """
     if not text.isdecimal() or int(text) < MIN_ROUNDS:
         raise LoraperfError(f"got {text!r}; a whole number of at least {MIN_ROUNDS} is allowed")
+    return int(text)
+
+
+def read_days(text: str) -> int:
+    """Read a number of days.
+
+    Raises:
+        LoraperfError: it is no whole number of at least 1.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise LoraperfError(f"got {text!r}; a whole number of days, at least 1, is allowed")
     return int(text)
 
 
@@ -141,6 +167,34 @@ OPTIONS = (
         "what a broken rule on the order of LoRA, quantization, offload and compile does: error, warn or off",
         "MODE",
     ),
+    Option(
+        "--loraperf-baseline",
+        "baseline",
+        Path,
+        "hold what tests with a gate on time measure to the samples stored in this file",
+        "FILE",
+    ),
+    Option(
+        "--loraperf-update-baseline",
+        "update_baseline",
+        bool,
+        "store what passed in the file of --loraperf-baseline instead of judging by it",
+        metavar="",
+    ),
+    Option(
+        "--loraperf-baseline-days",
+        "baseline_days",
+        read_days,
+        "the days after which a stored result is stale (default: 90)",
+        "DAYS",
+    ),
+    Option(
+        "--loraperf-strict",
+        "strict",
+        bool,
+        "fail where a baseline is missing or stale, as it does where the variable CI is set",
+        metavar="",
+    ),
     Option("--loraperf-json", "json", Path, "write the results to this file", "FILE"),
 )
 
@@ -150,16 +204,16 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("loraperf", "LoRA performance")
     for option in OPTIONS:
         # The default is None here, so that a value in the ini is not hidden by it.
+        shape = {"metavar": option.metavar} if option.metavar else {}  # a switch takes none
         group.addoption(
             option.flag,
             dest=f"loraperf_{option.field}",
-            action="append" if option.many else "store",
-            metavar=option.metavar,
+            action=ACTIONS[option.kind],
             default=None,
             help=f"{option.help} (ini: {option.ini})",
+            **shape,
         )
-        kind: Literal["linelist", "string"] = "linelist" if option.many else "string"
-        parser.addini(option.ini, f"default of {option.flag}", type=kind)
+        parser.addini(option.ini, f"default of {option.flag}", type=option.kind)
 
 
 def read_settings(config: pytest.Config) -> Settings:
@@ -171,14 +225,27 @@ def read_settings(config: pytest.Config) -> Settings:
     values: dict[str, Any] = {}
     for option in OPTIONS:
         given = config.getoption(f"loraperf_{option.field}")
-        found = given if given is not None else config.getini(option.ini)
+        found = given if given is not None else _read_ini(config, option)
         if given is not None or found:
             source = option.flag if given is not None else f"ini value {option.ini}"
             values[option.field] = _read(option, found, source)
     return Settings(**values)
 
 
-def _read(option: Option, found: str | Sequence[str], source: str) -> Any:
+def _read_ini(config: pytest.Config, option: Option) -> str | bool | Sequence[str]:
+    import pytest  # noqa: PLC0415 - the command loraperf does without
+
+    try:
+        found: str | bool | Sequence[str] = config.getini(option.ini)
+    except (ValueError, pytest.UsageError) as error:  # older pytest raises the one, newer the other
+        what_to_do = "; write true or false" if option.kind == "bool" else ""
+        raise LoraperfError(f"ini value {option.ini}: {error}{what_to_do}") from error
+    return found
+
+
+def _read(option: Option, found: str | bool | Sequence[str], source: str) -> Any:
+    if isinstance(found, bool):
+        return found
     try:
         if isinstance(found, str):
             return option.read(found.strip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
@@ -13,13 +14,16 @@ from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.fixtures import RECORD, SESSION, one_clear_line
 from pytest_loraperf.guard import start_guard
 from pytest_loraperf.markers import MARKERS
-from pytest_loraperf.options import add_options, check_writable, early_order_mode, read_settings
+from pytest_loraperf.options import Settings, add_options, check_writable, early_order_mode, read_settings
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import CONTROL, Strategies
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from _pytest.terminal import TerminalReporter
 
+    from pytest_loraperf.baseline.stored import Stored
     from pytest_loraperf.specs import Gates
     from pytest_loraperf.verdict import Verdict
 
@@ -52,17 +56,30 @@ def pytest_configure(config: pytest.Config) -> None:
             check_writable(settings.json)
         given = config.hook.pytest_loraperf_strategies(config=config)
         strategies = Strategies(strategy for some in given for strategy in some or ())
+        stored = _open_stored(settings)
     except LoraperfError as error:
         raise pytest.UsageError(f"loraperf: {error}") from error
     if settings.json is not None and _distributes(config):
         raise pytest.UsageError("loraperf: --loraperf-json is not gathered from xdist workers; try using -n0")
+    if settings.update_baseline and _distributes(config):
+        raise pytest.UsageError(
+            "loraperf: --loraperf-update-baseline is not gathered from xdist workers; try using -n0"
+        )
     command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
-    session = Session(settings, strategies, tell=_teller(config), command=command)
+    session = Session(settings, strategies, tell=_teller(config), command=command, stored=stored)
     config.stash[SESSION] = session
     config.pluginmanager.register(fixtures, "loraperf-fixtures")
     start_guard(config, settings.order, _noter(config))  # where a conftest named this plugin
     if settings.gpu_budget is not None and not hasattr(config, "workerinput"):
         _resolve_device(session)
+
+
+def _open_stored(settings: Settings) -> Stored | None:
+    if settings.baseline is None and not settings.update_baseline:
+        return None
+    from pytest_loraperf.baseline.stored import open_stored  # noqa: PLC0415 - only where a baseline is asked for
+
+    return open_stored(settings)
 
 
 def _noter(config: pytest.Config) -> Callable[[str], None]:
@@ -197,15 +214,29 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the results, whatever became of the tests, and give the device back."""
     run = session.config.stash[SESSION]
     if run.settings.json is not None:
-        from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
-        from pytest_loraperf.report.results import write_results  # noqa: PLC0415
-
-        try:
-            write_results(run.settings.json, gather(run))
-        except LoraperfError as error:
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-            run.notes[f"error: {error}"] = None
+        with _told(session):
+            _write_results(run, run.settings.json)
+    if run.stored is not None:
+        with _told(session):
+            run.notes |= dict.fromkeys(run.stored.finish(run))
     run.close()
+
+
+@contextlib.contextmanager
+def _told(session: pytest.Session) -> Iterator[None]:
+    """Tell of an error in the summary, where a traceback would lose it."""
+    try:
+        yield
+    except LoraperfError as error:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        session.config.stash[SESSION].notes[f"error: {error}"] = None
+
+
+def _write_results(run: Session, file: Path) -> None:
+    from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
+    from pytest_loraperf.report.results import write_results  # noqa: PLC0415
+
+    write_results(file, gather(run))
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:

@@ -20,6 +20,7 @@ from pytest_loraperf.units import format_size
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_loraperf.baseline.stored import Stored
     from pytest_loraperf.bench import Bench, Workshop
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.measure.ledger import Charge, Ledger
@@ -76,6 +77,7 @@ class Session:
     records: dict[str, TestRecord] = field(default_factory=dict)
     benches: dict[tuple[object, ...], Bench] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+    stored: Stored | None = None
 
     @cached_property
     def device(self) -> Device:

@@ -52,6 +52,10 @@ class Measurer:
         measurer = replace(self, plan=replace(self.plan, rounds=count))
         return measurer._take(lambda rounds: len(rounds.counted()) >= count, *workloads)  # noqa: SLF001 - its own kind
 
+    def at_least(self, count: int, *workloads: Workload) -> Rounds:
+        """Return at least so many rounds of these, if the plan allows; an arm that raises ends them."""
+        return self._take(lambda rounds: bool(rounds.errors) or len(rounds.counted()) >= count, *workloads)
+
     def of(self, key: str) -> Iterator[Rounds]:
         """Yield what was taken of a workload, each time that it was measured."""
         return (rounds for rounds in self._groups.values() if rounds.samples(key))

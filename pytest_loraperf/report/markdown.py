@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.report.ranking import ranking_lines
 from pytest_loraperf.report.results import Results
 from pytest_loraperf.report.table import COLUMNS, NONE, NOTHING, cells, footnotes, one_line
 
@@ -52,6 +51,8 @@ def _lines(results: Results) -> Iterator[str]:
     yield f"- {_escape(one_line(_place(results)))}"
     for note in footnotes(results, titles):
         yield f"- {_escape(note)}"
+    from pytest_loraperf.ranking import ranking_lines  # noqa: PLC0415 - imports numpy
+
     for line in ranking_lines(results):
         yield f"- {_escape(line)}"
 

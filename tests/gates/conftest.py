@@ -4,6 +4,9 @@ import pytest
 
 # The inner runs of pytester share this process, and torch can be imported only once in it.
 import pytest_loraperf.backends.diffsynth
+import pytest_loraperf.baseline.judge
+import pytest_loraperf.baseline.measure
+import pytest_loraperf.baseline.stored
 import pytest_loraperf.gathering
 import pytest_loraperf.judging
 import pytest_loraperf.race  # noqa: F401

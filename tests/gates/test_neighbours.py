@@ -281,7 +281,7 @@ def test_progress_is_shown_on_a_terminal(clocked: pytest.Pytester) -> None:
         def test_it(gpu_workload, clock):
             gpu_workload(clock.spend, 2.0)
     """)
-    child = clocked.spawn_pytest("")
+    child = clocked.spawn_pytest("", expect_timeout=60.0)
     child.expect("loraperf: spend: warming up")
     child.expect("loraperf: spend: round 9 of at most 150")
     child.expect("1 passed")

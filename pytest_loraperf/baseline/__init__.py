@@ -1,0 +1,1 @@
+"""Stored results that later runs are held to: what is stored, the file, the verdicts, and updating."""

@@ -1,0 +1,131 @@
+"""The baseline's file: JSON that merges well in git, read strictly, replaced whole, under a lock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pytest_loraperf.baseline.record import Baseline, Record
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.report.results import refuse_constant, replace_whole
+from pytest_loraperf.report.schema import from_plain, to_plain
+
+SCHEMA = 1
+LOCK_SECONDS = 60.0
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Read a baseline; a file that is not there is an empty one.
+
+    Raises:
+        LoraperfError: it cannot be read, is no JSON, of another schema, has a record twice, or one that is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Baseline()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoraperfError(f"baseline {path}: cannot be read: {error}; check the path") from error
+    try:
+        return _from_json(json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_once))
+    except LoraperfError as error:
+        raise LoraperfError(f"baseline {path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise LoraperfError(
+            f"baseline {path}: no JSON, truncated, or a merge that was left half done ({error}); "
+            "mend it, or take it from git again"
+        ) from error
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Write the file whole or not at all.
+
+    Raises:
+        LoraperfError: it cannot be written.
+    """
+    try:
+        replace_whole(path, baseline_text(baseline))
+    except OSError as error:
+        raise LoraperfError(
+            f"baseline {path}: cannot be written: {error.strerror}; nothing was changed"
+        ) from error
+
+
+def update_baseline(path: Path, change: Callable[[Baseline], Baseline], wait: float = LOCK_SECONDS) -> None:
+    """Read, change and write the file under a lock, so that of two runs at once neither loses the other's records.
+
+    The lock is a file beside it, held by the operating system: it is free again when its holder dies.
+
+    Raises:
+        LoraperfError: the file cannot be read or written, or another run has held it for ``wait`` seconds.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=wait):
+            write_baseline(path, change(read_baseline(path)))
+    except Timeout as error:
+        raise LoraperfError(
+            f"baseline {path}: another run has held its lock for {wait:.0f} s; nothing was changed, run it again"
+        ) from error
+    except OSError as error:
+        raise LoraperfError(f"baseline {path}: cannot be locked: {error.strerror}; nothing was changed") from error
+
+
+def baseline_text(baseline: Baseline) -> str:
+    """Return the file's text.
+
+    One block a record, sorted, with blank lines between, and each ends with a comma, the last too: what two
+    branches add to different records, git merges.
+    """
+    blocks = [_block(key, record) for key, record in sorted(baseline.records.items())]
+    return "\n\n".join([f'{{"schema": {SCHEMA}, "records": {{', *blocks, '"": null}}\n'])
+
+
+def _block(key: str, record: Record) -> str:
+    plain = to_plain(record)
+    lines = [f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in plain.items()]
+    return f"{json.dumps(key, ensure_ascii=False)}: {{\n" + ",\n".join(lines) + "\n},"
+
+
+def _from_json(data: object) -> Baseline:
+    found = data.get("schema") if isinstance(data, dict) else data
+    if not isinstance(data, dict) or found != SCHEMA or isinstance(found, bool):
+        raise LoraperfError(
+            f"schema is {json.dumps(found)[:40]}, this version reads {SCHEMA}; make it anew with this version "
+            "(--loraperf-update-baseline into a new file)"
+        )
+    entries = data.get("records")
+    if not isinstance(entries, dict):
+        raise LoraperfError(
+            f"records is {json.dumps(entries)[:40]}, an object is expected; take it from git again"
+        )
+    return Baseline({key: _record(key, entry) for key, entry in entries.items() if key or entry is not None})
+
+
+def _record(key: str, entry: Any) -> Record:
+    where = f"records[{key!r}]"
+    try:
+        record: Record = from_plain(Record, entry, where)
+    except LoraperfError as error:
+        if str(error).startswith(where):
+            raise
+        raise LoraperfError(f"{where}: {error}; take the record out and make it anew") from error
+    if record.subject.key != key:
+        raise LoraperfError(
+            f"{where} holds the record of {record.subject.key!r}: its subject was edited; "
+            "take the record out and make it anew"
+        )
+    return record
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise LoraperfError(f"{twice!r} is there twice, as after a merge that kept both; keep one")
+    return found

@@ -1,0 +1,113 @@
+"""A run's baseline: its file, what the run measured of it, and what is accepted at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_loraperf.baseline.file import read_baseline, update_baseline
+from pytest_loraperf.baseline.record import Baseline, Measured
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.options import Settings
+
+if TYPE_CHECKING:
+    from pytest_loraperf.session import Session, TestRecord
+    from pytest_loraperf.verdict import Verdict
+
+UPDATE = "--loraperf-update-baseline"
+
+
+@dataclass
+class Stored:
+    """The baseline that a run is held to, or that it updates.
+
+    ``measured`` is what each test measured, by its node id; tests inject ``today``.
+    """
+
+    path: Path
+    baseline: Baseline
+    update: bool
+    strict: bool
+    max_age_days: int
+    today: date = field(default_factory=date.today)
+    measured: dict[str, Measured] = field(default_factory=dict)
+
+    def judge(self, session: Session, record: TestRecord) -> Iterator[Verdict]:
+        """Yield the verdicts on a test; none where the run updates what it would be held to."""
+        from pytest_loraperf.baseline.judge import Terms, judge_baseline  # noqa: PLC0415 - imports numpy
+        from pytest_loraperf.baseline.measure import measured  # noqa: PLC0415 - only where a test is judged
+        from pytest_loraperf.verdict.types import Status  # noqa: PLC0415
+
+        found = measured(session, record, self.today)
+        if found is None:
+            return
+        self.measured[record.nodeid] = found
+        if self.update:
+            return
+        terms = Terms(self.strict, self.today, f"{session.command} {UPDATE}", self.max_age_days)
+        for verdict in judge_baseline(found, self.baseline, terms):
+            if verdict.status is Status.SKIPPED:
+                session.notes[f"warning: {verdict.message}"] = None
+            yield verdict
+
+    def finish(self, session: Session) -> Iterator[str]:
+        """Write what passed into the file, if the run is to; yield what was accepted, what was not, and the diff.
+
+        Raises:
+            LoraperfError: the file cannot be read or written.
+        """
+        if not self.update:
+            return
+        from pytest_loraperf.baseline.judge import changes, with_accepted  # noqa: PLC0415 - imports numpy
+
+        failed = {
+            found.subject.key
+            for nodeid, found in self.measured.items()
+            if not all(verdict.passed for verdict in session.records[nodeid].verdicts)
+        }
+        accepted = [found for found in self.measured.values() if found.subject.key not in failed]
+        seen: list[Baseline] = []
+
+        def change(before: Baseline) -> Baseline:
+            seen.extend((before, with_accepted(before, accepted)))
+            return seen[-1]
+
+        if accepted:
+            update_baseline(self.path, change)
+            names = ", ".join(dict.fromkeys(found.subject.name for found in accepted))
+            yield f"baseline {self.path}: accepted {names}; commit it"
+            yield from changes(*seen)
+        else:
+            yield f"baseline {self.path}: nothing was accepted, since no test with a gate on time passed"
+        for found in self.measured.values():
+            if found.subject.key in failed:
+                name = found.subject.name
+                yield f"baseline {self.path}: {name} is not accepted, since a gate of its tests failed"
+
+
+def open_stored(settings: Settings) -> Stored | None:
+    """Read the baseline that the options name.
+
+    Raises:
+        LoraperfError: it cannot be read, or there is none to update.
+    """
+    if settings.baseline is None:
+        if settings.update_baseline:
+            raise LoraperfError(f"{UPDATE}: no file to update; name it with --loraperf-baseline=FILE")
+        return None
+    return Stored(
+        settings.baseline,
+        read_baseline(settings.baseline),
+        settings.update_baseline,
+        settings.strict or in_ci(),
+        settings.baseline_days,
+    )
+
+
+def in_ci() -> bool:
+    """Whether this runs in CI, as CI systems say by the variable ``CI``."""
+    return os.environ.get("CI", "").lower() not in {"", "0", "false"}
