@@ -19,6 +19,10 @@ from pytest_loraperf.lora.keys import Key, parse_key, unsupported_kind
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 SHOWN = 3
 """Names shown of a longer list."""
+LENGTH = 8
+"""Bytes of the header's length, little-endian, that a safetensors file begins with."""
+MAX_HEADER = 100_000_000
+"""Bytes of the longest header that safetensors reads."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,12 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise AdapterError(f"adapter {path}: it is a folder; name the .safetensors file inside")
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(LENGTH + 1)
     except OSError as error:
         raise AdapterError(f"adapter {path}: cannot be read: {error.strerror}; check the path") from error
     if not start:
         raise AdapterError(f"adapter {path}: the file is empty; download or save it again")
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    if _is_pickle(start):
         raise AdapterError(f"adapter {path}: it holds a pickle, not safetensors; save it with safetensors.torch")
     try:
         with safe_open(path, framework="pt") as opened:
@@ -136,6 +140,17 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise AdapterError(
             f"adapter {path}: damaged or truncated ({reason}); download or save it again"
         ) from error
+
+
+def _is_pickle(start: bytes) -> bool:
+    """Whether a file that begins so is a pickle, plain or in torch's zip.
+
+    The length of a safetensors header may begin with the same bytes: 640 is ``80 02``, 19280 is ``PK``. Its ``{``
+    tells it then; a pickle whose first eight bytes were so small a number has a zero there.
+    """
+    if start[LENGTH:] == b"{" and int.from_bytes(start[:LENGTH], "little") <= MAX_HEADER:
+        return False
+    return start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"))
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,55 @@ def test_pickles_are_refused_by_their_content(tmp_path: Path, zipped: bool) -> N
         read_adapter(AdapterSource(path))
 
 
+def with_header_of(path: Path, length: int) -> bytes:
+    """Write a LoRA whose header is so long, padded by its metadata, and return the file's first bytes."""
+    tensors = {f"{LAYER}.lora_A.weight": DOWN, f"{LAYER}.lora_B.weight": UP}
+    save_file(tensors, path, metadata={"pad": ""})
+    room = length - int.from_bytes(path.read_bytes()[:8], "little")
+    save_file(tensors, path, metadata={"pad": "x" * room})
+    start = path.read_bytes()[:9]
+    assert (int.from_bytes(start[:8], "little"), start[8:]) == (length, b"{")
+    return start
+
+
+LIKE_PICKLES = [0x180, 0x280, 0x380, 0x480, 0x580, 0x680, 0x10280, 0x4B50]
+
+
+@pytest.mark.parametrize("length", LIKE_PICKLES, ids=hex)
+def test_a_header_whose_length_begins_as_a_pickle_does_is_read(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "a.safetensors"
+    assert with_header_of(path, length)[:1] in (b"\x80", b"P")
+    (layer,) = read_adapter(AdapterSource(path)).layers.values()
+    torch.testing.assert_close(layer.up @ layer.down, UP @ DOWN)
+
+
+@pytest.mark.parametrize("length", LIKE_PICKLES, ids=hex)
+@pytest.mark.parametrize("kept", [9, 200, -1])
+def test_and_a_truncated_one_is_called_truncated(tmp_path: Path, length: int, kept: int) -> None:
+    path = tmp_path / "a.safetensors"
+    with_header_of(path, length)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(AdapterError, match=r"damaged or truncated \(.*\); download or save it again"):
+        read_adapter(AdapterSource(path))
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("value", [{"a": 1}, [], {}, "{" * 300, {"{{{{": b"{" * 70_000}])
+def test_a_pickle_of_any_protocol_is_called_one(tmp_path: Path, protocol: int, value: object) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(pickle.dumps(value, protocol))
+    with pytest.raises(AdapterError, match="it holds a pickle, not safetensors"):
+        read_adapter(AdapterSource(path))
+
+
+@pytest.mark.parametrize("start", [b"\x80\x01", b"\x80\x06", b"\x80{", b"\x80"])
+def test_what_no_protocol_begins_is_damaged(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(start + b"?" * 20)
+    with pytest.raises(AdapterError, match="damaged or truncated"):
+        read_adapter(AdapterSource(path))
+
+
 def test_missing_folder_empty(tmp_path: Path) -> None:
     (tmp_path / "empty.safetensors").touch()
     for path, message in (
