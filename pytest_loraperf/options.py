@@ -260,8 +260,10 @@ def early_order_mode(config: pytest.Config) -> str:
     return str(given or config.getini("loraperf_order") or Settings.order).strip()
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, flag: str = "--loraperf-json") -> None:
     """Refuse a results file before anything is measured, rather than lose it all at the end.
+
+    ``flag`` is the option that names it.
 
     Raises:
         LoraperfError: the folder cannot be made, or the file cannot be written.
@@ -271,6 +273,6 @@ def check_writable(path: Path) -> None:
         with path.open("a", encoding="utf-8"):
             pass
     except OSError as error:
-        raise LoraperfError(f"--loraperf-json={path}: cannot be written: {error.strerror}") from error
+        raise LoraperfError(f"{flag}={path}: cannot be written: {error.strerror}") from error
     if path.stat().st_size == 0:
         path.unlink()

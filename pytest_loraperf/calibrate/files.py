@@ -7,23 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import check_writable
 from pytest_loraperf.report.results import refuse_constant, replace_whole
 from pytest_loraperf.report.schema import from_plain, to_plain
 
 SCHEMA = 1
-
-
-def check_target(path: Path, flag: str) -> None:
-    """Refuse a file that cannot be written before anything is measured; ``flag`` is the option that names it.
-
-    Raises:
-        LoraperfError: the folder cannot be made, or the file cannot be written.
-    """
-    try:
-        check_writable(path)
-    except LoraperfError as error:
-        raise LoraperfError(f"{flag}={str(error).partition('=')[2]}") from error
 
 
 def write_file(path: Path, kind: str, value: Any) -> None:

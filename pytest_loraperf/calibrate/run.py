@@ -10,14 +10,13 @@ from typing import Any
 
 from pytest_loraperf import __version__
 from pytest_loraperf.calibrate.calibration import Calibration, write_calibration
-from pytest_loraperf.calibrate.files import check_target
 from pytest_loraperf.calibrate.noise import KINDS
 from pytest_loraperf.calibrate.recorder import record
 from pytest_loraperf.calibrate.recording import Recording, read_recording, write_recording
 from pytest_loraperf.calibrate.replay import SLOWDOWNS, recorded, replay_all, sequential, simulated
 from pytest_loraperf.calibrate.table import lines
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import Settings
+from pytest_loraperf.options import Settings, check_writable
 from pytest_loraperf.session import Session
 
 Tell = Callable[[str], None]
@@ -86,7 +85,7 @@ def run_calibration(
     """
     for path, flag in ((asked.record, "--record"), (asked.json, "--json")):
         if path is not None:
-            check_target(path, flag)
+            check_writable(path, flag)
     recording = _recording(settings, asked, changes, tell)
     calibration = _calibrate(recording, command, asked, tell)
     tell("")
