@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytest_loraperf.bench import Bench
-from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.errors import said
 from pytest_loraperf.gathering import gather
 from pytest_loraperf.judging import judge
 from pytest_loraperf.options import Settings
@@ -68,13 +68,6 @@ def _measure(session: Session, bench: Bench, name: str, record: TestRecord) -> N
         if name != REFERENCE and strategy.uses_lora:
             record.gates = Gates(equivalent=(OutputEquivalent(REFERENCE),), effect=effect)
         record.verdicts.extend(judge(session, record))
-    except LoraperfError as error:
-        _fail(bench, name, str(error))
     except Exception as error:  # noqa: BLE001 - what one strategy raises must not cost the others their results
-        first = (str(error).strip().splitlines() or [""])[0]
-        _fail(bench, name, f"{type(error).__name__}: {first}")
-
-
-def _fail(bench: Bench, name: str, why: str) -> None:
-    arm = bench.arms[name]
-    arm.error = arm.error or why
+        arm = bench.arms[name]
+        arm.error = arm.error or said(error)

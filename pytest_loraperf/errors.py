@@ -5,6 +5,14 @@ class LoraperfError(Exception):
     """What the user gave cannot be used; the message is one line, shown without a traceback."""
 
 
+def said(error: Exception) -> str:
+    """Return what an error says in one line: ours as it is, another one's first line after its type."""
+    if isinstance(error, LoraperfError):
+        return str(error)
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"
+
+
 class UnitError(LoraperfError, ValueError):
     """A size, duration or ratio was not understood."""
 
