@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytest_loraperf.calibrate.calibration import read_calibration
 from pytest_loraperf.calibrate.table import markdown_lines
+from pytest_loraperf.effect import effect_lines
 from pytest_loraperf.report.markdown import markdown_table, replace_block
 from pytest_loraperf.report.results import read_results
 from pytest_loraperf.report.terminal import summary
@@ -29,6 +30,12 @@ def _table(file: Path) -> str:
     return f"{markdown_table(results)}\n- `{results.command}`"
 
 
+def _effect(file: Path) -> str:
+    results = read_results(file)
+    lines = "\n".join(effect_lines(results, WIDTH))
+    return f"```text\n$ {results.command}\n{lines}\n```"
+
+
 def _calibration(file: Path) -> str:
     found = read_calibration(file)
     return "\n".join([*markdown_lines(found), f"- `{found.command}`"])
@@ -37,6 +44,7 @@ def _calibration(file: Path) -> str:
 BLOCKS: dict[str, tuple[str, Callable[[Path], str]]] = {
     "demo": ("cpu/demo.json", _run),
     "h100": ("h100/demo.json", _table),
+    "effect": ("cpu/effect.json", _effect),
     "calibration": ("cpu/calibration.json", _calibration),
 }
 

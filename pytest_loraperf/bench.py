@@ -220,11 +220,25 @@ class Bench:
             self.generate(name, request)
         return self._outputs[name, request.key]
 
+    def read_adapters(self) -> None:
+        """Read the adapter files that were named, so that a model is not built in vain for one that is damaged.
+
+        Raises:
+            AdapterError: one cannot be read.
+        """
+        if self._adapters is None and self.sources:
+            self._adapters = tuple(map(read_adapter, self.sources))
+
+    def release(self, name: str) -> None:
+        """Let go of the pipeline of an arm that is not needed again; what is known of it stays."""
+        arm = self.arms.get(name)
+        if arm is not None and (arm.pipeline is not None or arm.parked is not None):
+            self._drop(arm)
+
     def close(self) -> None:
         """Give everything back."""
-        for arm in self.arms.values():
-            if arm.pipeline is not None or arm.parked is not None:
-                self._drop(arm)
+        for name in self.arms:
+            self.release(name)
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -367,9 +381,9 @@ class Bench:
 
     def _match(self, pipeline: Any) -> tuple[Match, ...]:
         shapes = self.shop.backend.lora_shapes(pipeline)
+        self.read_adapters()
         if self._adapters is None:
-            sources = self.sources or (self._synthesize(pipeline),)
-            self._adapters = tuple(read_adapter(source) for source in sources)
+            self._adapters = (read_adapter(self._synthesize(pipeline)),)
         return tuple(match_adapter(adapter, shapes) for adapter in self._adapters)
 
     def _synthesize(self, pipeline: Any) -> AdapterSource:

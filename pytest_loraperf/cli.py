@@ -1,8 +1,9 @@
-"""The command line: ``loraperf bench | calibrate | compare | doctor | lint``."""
+"""The command line: ``loraperf bench | calibrate | compare | doctor | effect | lint``."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import shutil
@@ -24,6 +25,8 @@ BENCH_ROUNDS = 9  # what a first look takes; --rounds asks for more
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field not in ("inconclusive", "order"))
 CALIBRATE_FIELDS = ("model", "adapters", "device", "scheme", "compile")
 CALIBRATE_OPTIONS = tuple(option for option in OPTIONS if option.field in CALIBRATE_FIELDS)
+EFFECT_FIELDS = ("model", "device", "scheme", "json")
+EFFECT_OPTIONS = tuple(option for option in OPTIONS if option.field in EFFECT_FIELDS)
 REQUEST_FIELDS = ("prompt", "height", "width", "steps", "cfg", "seed", "edit_image")
 
 
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands.add_parser("bench", help="measure strategies and print the table"))
     _add_calibrate(commands.add_parser("calibrate", help="how often verdicts are wrong, here and in simulation"))
     _add_compare(commands.add_parser("compare", help="judge one results file against another"))
+    _add_effect(commands.add_parser("effect", help="is a LoRA in the weights: the effect gain of each layer"))
     _add_lint(
         commands.add_parser("lint", help="find wrong orders of LoRA, quantization, offload and compile in source")
     )
@@ -156,6 +160,41 @@ def _compare(given: argparse.Namespace) -> int:
     return {Status.FAIL: FINDING, Status.INCONCLUSIVE: INCONCLUSIVE}.get(status, FINE)
 
 
+def _add_effect(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_effect)
+    parser.add_argument(
+        "adapters",
+        nargs="+",
+        metavar="ADAPTER",
+        help="a LoRA safetensors file, with its scale if not 1: a.safetensors:0.8; several are stacked",
+    )
+    parser.add_argument(
+        "--strategies",
+        default="all",
+        metavar="NAMES",
+        help="names such as fused,fused_then_quantize (default: all that use a LoRA)",
+    )
+    parser.add_argument(
+        "--min-gain",
+        default="0.9",
+        metavar="GAIN",
+        help="what each layer must keep of the LoRA's effect, 0 to 1 (default: 0.9)",
+    )
+    _add_options(parser, EFFECT_OPTIONS)
+
+
+def _effect(given: argparse.Namespace) -> int:
+    from pytest_loraperf.effect import run_effect  # noqa: PLC0415 - imports torch
+
+    settings = replace(_settings(given, EFFECT_OPTIONS), adapters=tuple(given.adapters))
+    min_gain = _gain("--min-gain", given.min_gain)
+    if settings.json is not None:
+        check_writable(settings.json, "--json")
+    results = run_effect(settings, given.command, given.strategies, min_gain, _tell, print)
+    failed = any(verdict.status == "FAIL" for verdict in results.verdicts)
+    return FINDING if failed or any(each.error for each in results.strategies.values()) else FINE
+
+
 def _add_lint(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_lint)
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files, or folders of them")
@@ -232,6 +271,16 @@ def _percentage(flag: str, text: str) -> float:
         return parse_percent(text)
     except LoraperfError as error:
         raise LoraperfError(f"{flag}: {error}") from error
+
+
+def _gain(flag: str, text: str) -> float:
+    try:
+        gain = float(text)
+    except ValueError:
+        gain = math.nan
+    if not 0 <= gain <= 1:
+        raise LoraperfError(f"{flag}: got {text!r}; a number from 0 to 1 is allowed")
+    return gain
 
 
 def _tell(line: str) -> None:

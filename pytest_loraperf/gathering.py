@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from statistics import median
@@ -277,6 +278,7 @@ def _coverage(arm: Arm) -> LoraCoverage | None:
         layers_matched=len(matched),
         layers_total=max(match.total for match in arm.matches),
         rank=max(ranks, default=None),
-        gain_min=min(arm.gains.values(), default=None),
+        # What is no number is the lowest.
+        gain_min=min(arm.gains.values(), key=lambda gain: (not math.isnan(gain), gain), default=None),
         gain_median=median(arm.gains.values()) if arm.gains else None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,6 +199,23 @@ def test_what_other_processes_hold_is_no_room(bench: Bench, card: Card) -> None:
     card.neighbours = 30 * GB
     bench.arm("plain_a")
     assert resident(bench) == {"plain_a"}
+
+
+def test_an_arm_that_is_released_is_gone_and_known(bench: Bench, backend: Pretend, card: Card) -> None:
+    bench.arm("small_a")
+    bench.release("small_a")
+    bench.release("plain_a")
+    assert (resident(bench), card.level()) == (set(), 0)
+    assert bench.arms["small_a"].resident == 19 * GB + GB // 2
+    bench.arm("small_a")
+    assert len(backend.built) == 2
+
+
+def test_adapter_files_are_read_before_a_model_is_built(bench: Bench, tmp_path: Path) -> None:
+    bench.read_adapters()  # none was named
+    named = Bench(bench.shop, bench.model, [tmp_path / "no.safetensors"])
+    with pytest.raises(LoraperfError, match="cannot be read: No such file"):
+        named.read_adapters()
 
 
 def test_two_that_fit_are_together_whatever_their_order(bench: Bench) -> None:

@@ -33,6 +33,14 @@ class Match:
         """What the LoRA is multiplied with."""
         return self.adapter.source.scale
 
+    @property
+    def left_out(self) -> str | None:
+        """Say which layers of the adapter fit nothing, or None where all are used."""
+        if not self.unmatched:
+            return None
+        count, few = len(self.adapter.layers), _few(dict.fromkeys(self.unmatched))
+        return f"{_head(self.adapter)}: {len(self.unmatched)} of its {count} layers fit none of the model's: {few}"
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the factors in DiffSynth's form, ``NAME.lora_A.weight`` and ``NAME.lora_B.weight``, unscaled."""
         return {

@@ -85,13 +85,17 @@ class OutputComparison:
 
 @dataclass(frozen=True)
 class LoraCoverage:
-    """How many of the model's layers the adapter fits, and the effect gain of those: the lowest and the median."""
+    """How many of the model's layers the adapter fits, and the effect gain of those: the lowest and the median.
+
+    ``gains`` has each of them where ``loraperf effect`` looked (None: no number).
+    """
 
     layers_matched: int
     layers_total: int
     rank: int | None = None
     gain_min: float | None = None
     gain_median: float | None = None
+    gains: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -110,13 +110,16 @@ COLUMNS = (
 )
 
 
-def strategy_table(results: Results, width: int) -> Iterator[str]:
-    """Yield the table and its footnotes, no line wider than ``width`` characters (40 at the least)."""
+def strategy_table(results: Results, width: int, columns: Sequence[Column] = COLUMNS) -> Iterator[str]:
+    """Yield the table and its footnotes, no line wider than ``width`` characters (40 at the least).
+
+    The first of the columns and those that are never dropped must fit that.
+    """
     width = max(width, MIN_WIDTH)
     if not results.strategies:
         yield from textwrap.wrap(NOTHING, width)
         return
-    columns = _fitting(results, width)
+    columns = _fitting(results, columns, width)
     yield from _rows(results, columns, width)
     for note in footnotes(results, [column.title for column in columns]):
         yield from textwrap.wrap(note, width, subsequent_indent="  ")
@@ -170,9 +173,9 @@ def _listed(names: Iterator[str]) -> str:
     return ", ".join(sorted(set(names)))
 
 
-def _fitting(results: Results, width: int) -> list[Column]:
-    columns = list(COLUMNS)
-    for column in sorted((column for column in COLUMNS if column.drop), key=lambda column: column.drop):
+def _fitting(results: Results, columns: Sequence[Column], width: int) -> list[Column]:
+    columns = list(columns)
+    for column in sorted((column for column in columns if column.drop), key=lambda column: column.drop):
         widths = _widths(results, columns)
         if sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
             break

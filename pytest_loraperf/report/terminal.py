@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 def summary(results: Results, width: int) -> Iterator[str]:
     """Yield what was built on which machine, the strategy table, and the notes."""
     if results.strategies:
-        machine = results.machine
-        where = f"{machine.name} ({machine.device}), torch {machine.torch}, {machine.backend}"
-        yield one_line(f"{results.model} on {where}")[:width]
+        yield built_on(results)[:width]
         yield from strategy_table(results, width)
         yield from notes(_ranking(results), width)
     yield from wins(results, width)
@@ -28,6 +26,13 @@ def _ranking(results: Results) -> Iterator[str]:
     from pytest_loraperf.ranking import ranking_lines  # noqa: PLC0415 - imports numpy
 
     yield from ranking_lines(results)
+
+
+def built_on(results: Results) -> str:
+    """Return what was built, on which machine."""
+    machine = results.machine
+    where = f"{machine.name} ({machine.device}), torch {machine.torch}, {machine.backend}"
+    return one_line(f"{results.model} on {where}")
 
 
 def wins(results: Results, width: int) -> Iterator[str]:

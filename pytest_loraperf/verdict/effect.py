@@ -22,11 +22,10 @@ CODE = "lora-effect"
 def judge_effect(arm: str, gains: Mapping[str, float], min_gain: float) -> Verdict:
     """Judge the effect gain of each layer: the lowest must be ``min_gain`` at the least."""
     if not gains:
-        message = f"{arm}: the adapter's matrices are zero, so it intends no effect; check the file"
+        message = f"{arm}: the adapter's matrices or its scale are zero, so it intends no effect; check both"
         return Verdict(Status.FAIL, CODE, message)
-    ordered = sorted(gains.items(), key=lambda pair: (not math.isnan(pair[1]), pair[1]))
-    detail = tuple(f"{gain:8.3f}  {name}" for name, gain in ordered[:SHOWN])
-    layer, lowest = ordered[0]
+    detail = worst_layers(gains)
+    layer, lowest = _ordered(gains)[0]
     middle = median(gains.values())
     head = f"{arm}: {lowest:.3f} of the LoRA's intended effect is in {layer}, the lowest of {len(gains)} layers"
     if lowest >= min_gain:
@@ -41,3 +40,12 @@ def judge_effect(arm: str, gains: Mapping[str, float], min_gain: float) -> Verdi
         "quantizing, and check that nothing replaced the layers that hold the LoRA",
         detail,
     )
+
+
+def worst_layers(gains: Mapping[str, float]) -> tuple[str, ...]:
+    """Return a line for each of the layers with the lowest gains, what is no number first."""
+    return tuple(f"{gain:8.3f}  {name}" for name, gain in _ordered(gains)[:SHOWN])
+
+
+def _ordered(gains: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(gains.items(), key=lambda pair: (not math.isnan(pair[1]), pair[1]))

@@ -55,6 +55,7 @@ def test_every_convention_matches_a_real_block(tmp_path: Path, block: torch.nn.M
     match = match_adapter(read_adapter(source), linear_shapes(block))
     assert len(match.matched) == match.total == 14
     assert match.unmatched == ()
+    assert match.left_out is None
     assert set(match.matched) == set(linear_shapes(block))
     assert set(match.state_dict()) == {f"{n}.lora_{ab}.weight" for n in linear_shapes(block) for ab in "AB"}
 
@@ -99,6 +100,8 @@ def test_part_of_the_layers_is_matched_and_the_rest_named(tmp_path: Path, block:
     shapes.pop("attn.to_q")
     match = match_adapter(adapter, shapes)
     assert (len(match.matched), match.unmatched, match.total) == (13, ("attn.to_q",), 13)
+    path = adapter.source.path
+    assert match.left_out == f"adapter {path}: 1 of its 14 layers fit none of the model's: attn.to_q"
 
 
 def test_no_match_shows_keys_of_both_sides(tmp_path: Path, block: torch.nn.Module) -> None:

@@ -114,7 +114,7 @@ def test_keys_of_the_schema() -> None:
         "ratio": ["ci", "interleaved", "of", "value"],
         "vram": ["allocated_peak", "resident", "runtime_peak", "setup_peak"],
         "output": ["cosine", "effect_kept", "image", "max_abs", "psnr", "reference", "rel_l2"],
-        "lora": ["gain_median", "gain_min", "layers_matched", "layers_total", "rank"],
+        "lora": ["gain_median", "gain_min", "gains", "layers_matched", "layers_total", "rank"],
     }
     assert sorted(set(fused) - {"latency", "ratio", "vram", "output", "lora"}) == [
         "adapters",

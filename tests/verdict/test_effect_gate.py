@@ -40,7 +40,9 @@ def test_what_is_no_number_fails() -> None:
 def test_an_adapter_of_zeros_fails() -> None:
     found = judge_effect("fused", {}, 0.9)
     assert found.status is Status.FAIL
-    assert found.message == "fused: the adapter's matrices are zero, so it intends no effect; check the file"
+    assert (
+        found.message == "fused: the adapter's matrices or its scale are zero, so it intends no effect; check both"
+    )
 
 
 @pytest.mark.parametrize(("lowest", "status"), [(0.9, Status.PASS), (0.899, Status.FAIL), (-0.1, Status.FAIL)])
