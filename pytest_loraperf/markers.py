@@ -31,6 +31,10 @@ MARKERS = {
         "allow_order(code, *, reason): "
         'let one rule on the order of operations, such as "LRP102", be broken in this test, for this reason.'
     ),
+    "loraperf_lint": (
+        "loraperf_lint: "
+        'what --loraperf-lint adds to a run has it, so that -m loraperf_lint (or "not loraperf_lint") selects.'
+    ),
     "needs_gpu": (
         "needs_gpu(*, vram=None, capability=None): "
         'skip unless there is a CUDA device with so much memory ("24GB") and this compute capability ("8.9").'

@@ -43,6 +43,9 @@ class Settings:
     update_baseline: bool = False
     baseline_days: int = 90
     strict: bool = False
+    lint: bool = False
+    lint_select: tuple[str, ...] = ()
+    lint_ignore: tuple[str, ...] = ()
     json: Path | None = None
 
 
@@ -103,6 +106,17 @@ def read_days(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise LoraperfError(f"got {text!r}; a whole number of days, at least 1, is allowed")
     return int(text)
+
+
+def read_codes(text: str) -> tuple[str, ...]:
+    """Read codes of the linter, ranges of them or their beginnings.
+
+    Raises:
+        LoraperfError: a word names no code.
+    """
+    from pytest_loraperf.order.lint.findings import codes_in  # noqa: PLC0415 - only where codes are given
+
+    return codes_in(text)
 
 
 OPTIONS = (
@@ -195,6 +209,17 @@ OPTIONS = (
         "fail where a baseline is missing or stale, as it does where the variable CI is set",
         metavar="",
     ),
+    Option(
+        "--loraperf-lint", "lint", bool, "lint each Python file that is collected: an item for each", metavar=""
+    ),
+    Option(
+        "--loraperf-lint-select",
+        "lint_select",
+        read_codes,
+        "lint for these alone: LRP101,LRP105-LRP107 or LRP1",
+        "CODES",
+    ),
+    Option("--loraperf-lint-ignore", "lint_ignore", read_codes, "do not lint for these", "CODES"),
     Option("--loraperf-json", "json", Path, "write the results to this file", "FILE"),
 )
 

@@ -70,6 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SESSION] = session
     config.pluginmanager.register(fixtures, "loraperf-fixtures")
     start_guard(config, settings.order, _noter(config))  # where a conftest named this plugin
+    if settings.lint:
+        _start_lint(config, settings)
     if settings.gpu_budget is not None and not hasattr(config, "workerinput"):
         _resolve_device(session)
 
@@ -80,6 +82,22 @@ def _open_stored(settings: Settings) -> Stored | None:
     from pytest_loraperf.baseline.stored import open_stored  # noqa: PLC0415 - only where a baseline is asked for
 
     return open_stored(settings)
+
+
+def _start_lint(config: pytest.Config, settings: Settings) -> None:
+    from pytest_loraperf.order.lint.collector import LintCollector  # noqa: PLC0415 - only where it is asked for
+    from pytest_loraperf.order.lint.findings import selected  # noqa: PLC0415
+
+    codes = selected(settings.lint_select, settings.lint_ignore)
+    config.pluginmanager.register(LintCollector(codes), "loraperf-lint")
+
+
+def _only_reads(item: pytest.Item) -> bool:
+    if not item.config.stash[SESSION].settings.lint:
+        return False
+    from pytest_loraperf.order.lint.collector import LintItem  # noqa: PLC0415 - only where it is asked for
+
+    return isinstance(item, LintItem)
 
 
 def _noter(config: pytest.Config) -> Callable[[str], None]:
@@ -164,7 +182,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     """Open the test's record, skip what the device cannot run, and watch the memory of its set-up."""
     session = item.config.stash[SESSION]
     gates = item.stash.get(GATES, None)
-    item.stash[RECORD] = record = session.records[item.nodeid] = TestRecord(item.nodeid, gates)
+    item.stash[RECORD] = record = session.records[item.nodeid] = TestRecord(item.nodeid, gates, _only_reads(item))
     with one_clear_line():
         reason = session.why_not(gates)
     if reason:

@@ -38,12 +38,16 @@ FULL_MODEL_NEEDS = 44 * 2**30
 
 @dataclass
 class TestRecord:
-    """One test as it runs: what it asks for, what it called, what it was charged, what was found."""
+    """One test as it runs: what it asks for, what it called, what it was charged, what was found.
+
+    One that ``only_reads`` source uses no memory of a GPU: no budget is held against it.
+    """
 
     __test__ = False  # its name starts as a test class's does
 
     nodeid: str
     gates: Gates | None = None
+    only_reads: bool = False
     charge: Charge | None = None
     bench: Bench | None = None
     strategy: str | None = None
@@ -190,7 +194,8 @@ class Session:
 
     def watch_phase(self, record: TestRecord, phase: str) -> AbstractContextManager[None]:
         """Charge the memory of a phase to the test, where a budget asks for it."""
-        if self.settings.gpu_budget is None and not (record.gates and record.gates.vram):
+        budget = self.settings.gpu_budget is not None or (record.gates and record.gates.vram)
+        if record.only_reads or not budget:
             return nullcontext()
         from pytest_loraperf.measure.ledger import Charge  # noqa: PLC0415 - imports torch
 

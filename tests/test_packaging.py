@@ -31,7 +31,16 @@ HEAVY = frozenset(
         "wrapt",
     }
 )
-MAY_IMPORT_PYTEST = ("plugin", "options", "markers", "hookspec", "fixtures", "specs", "guard")
+MAY_IMPORT_PYTEST = (
+    "plugin",
+    "options",
+    "markers",
+    "hookspec",
+    "fixtures",
+    "specs",
+    "guard",
+    "order.lint.collector",
+)
 STARTS_LIGHT = ("plugin", "options", "markers", "hookspec", "fixtures", "session", "guard")
 ALWAYS_LIGHT = (
     "units",
@@ -42,6 +51,8 @@ ALWAYS_LIGHT = (
     "models",
     "request",
     "errors",
+    "order.lint",
+    "order.rules",
 )
 
 

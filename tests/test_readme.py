@@ -43,6 +43,20 @@ def test_every_strategy_is_shown_with_its_steps(strategy: object) -> None:
     assert f"| `{name}` | {steps} |" in README.replace("|  |", "| |").replace(f"`{name}` | |", f"`{name}` |  |")
 
 
+def test_the_linted_example_says_what_is_shown(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = re.findall(r"```python\n# src/build.py\n(.*?)```", README, re.DOTALL)
+    ((command, shown),) = re.findall(
+        r"```text\n\$ pytest ([^\n]*--loraperf-lint [^\n]*)\n(.*?)\n```", README, re.DOTALL
+    )
+    (pytester.path / "src").mkdir()
+    (pytester.path / "src/build.py").write_text(source, encoding="utf-8")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly -p no:asyncio")
+    result = pytester.runpytest(*command.split())
+    seconds = re.compile(r" in [0-9.]+s$")
+    assert [seconds.sub("", line) for line in result.outlines] == seconds.sub("", shown).splitlines()
+
+
 def test_the_measured_blocks_are_those_of_the_committed_results() -> None:
     import subprocess
     import sys

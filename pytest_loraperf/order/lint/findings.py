@@ -56,13 +56,27 @@ def selected(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> frozense
 
 
 def _expand(flag: str, words: Iterable[str]) -> Iterator[str]:
-    for word in (each.strip() for text in words for each in text.split(",")):
-        if not word:
-            continue
-        found = [code for code in EVERY if _matches(code, word.upper())]
-        if not found:
-            raise LoraperfError(f"{flag}: {word!r} is no code; use one such as LRP102, LRP101-LRP109 or LRP1")
-        yield from found
+    for text in words:
+        try:
+            yield from codes_in(text)
+        except LoraperfError as error:
+            raise LoraperfError(f"{flag}: {error}") from error
+
+
+def codes_in(text: str) -> tuple[str, ...]:
+    """Return the codes that words between commas stand for.
+
+    Raises:
+        LoraperfError: A word that names no code.
+    """
+    return tuple(code for word in text.split(",") if word.strip() for code in _codes_of(word.strip()))
+
+
+def _codes_of(word: str) -> list[str]:
+    found = [code for code in EVERY if _matches(code, word.upper())]
+    if not found:
+        raise LoraperfError(f"{word!r} is no code; use one such as LRP102, LRP101-LRP109 or LRP1")
+    return found
 
 
 def _matches(code: str, word: str) -> bool:

@@ -21,15 +21,19 @@ def as_text(findings: Sequence[Finding]) -> Iterator[str]:
         if each.path not in sources:
             text = read(Path(each.path))
             sources[each.path] = text.splitlines() if isinstance(text, str) else []
-        yield f"{each.path}:{each.line}:{each.col + 1}: {each.code} [{each.name}] {each.message}"
-        lines = sources[each.path]
-        if each.line <= len(lines):
-            number = f"{each.line:>6} | "
-            yield f"{number}{lines[each.line - 1]}"
-            yield f"{' ' * (len(number) - 2)}| {' ' * each.col}^"
+        yield from finding_lines(each, sources[each.path])
     if findings:
         files = len({each.path for each in findings})
         yield f"{_count(len(findings), 'finding')} in {_count(files, 'file')}"
+
+
+def finding_lines(finding: Finding, source: Sequence[str]) -> Iterator[str]:
+    """Yield one finding and, where there is one, its line of the source."""
+    yield f"{finding.path}:{finding.line}:{finding.col + 1}: {finding.code} [{finding.name}] {finding.message}"
+    if finding.line <= len(source):
+        number = f"{finding.line:>6} | "
+        yield f"{number}{source[finding.line - 1]}"
+        yield f"{' ' * (len(number) - 2)}| {' ' * finding.col}^"
 
 
 def as_json(findings: Sequence[Finding]) -> Iterator[str]:
