@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,10 +16,9 @@ from pytest_loraperf.markers import MARKERS
 from pytest_loraperf.options import Settings, add_options, check_writable, early_order_mode, read_settings
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import CONTROL, Strategies
+from pytest_loraperf.xdist import Controller, Worker, is_controller, is_worker
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from _pytest.terminal import TerminalReporter
 
     from pytest_loraperf.baseline.stored import Stored
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.verdict import Verdict
 
 GATES: pytest.StashKey[Gates] = pytest.StashKey()
+WORKERS: pytest.StashKey[Controller] = pytest.StashKey()
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -52,27 +51,26 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", line)
     try:
         settings = read_settings(config)
-        if settings.json is not None:
+        if settings.json is not None and not is_worker(config):
             check_writable(settings.json)
         given = config.hook.pytest_loraperf_strategies(config=config)
         strategies = Strategies(strategy for some in given for strategy in some or ())
         stored = _open_stored(settings)
     except LoraperfError as error:
         raise pytest.UsageError(f"loraperf: {error}") from error
-    if settings.json is not None and _distributes(config):
-        raise pytest.UsageError("loraperf: --loraperf-json is not gathered from xdist workers; try using -n0")
-    if settings.update_baseline and _distributes(config):
-        raise pytest.UsageError(
-            "loraperf: --loraperf-update-baseline is not gathered from xdist workers; try using -n0"
-        )
     command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
     session = Session(settings, strategies, tell=_teller(config), command=command, stored=stored)
     config.stash[SESSION] = session
     config.pluginmanager.register(fixtures, "loraperf-fixtures")
+    if is_worker(config):
+        config.pluginmanager.register(Worker(), "loraperf-worker")
+    elif is_controller(config):
+        config.stash[WORKERS] = workers = Controller()
+        config.pluginmanager.register(workers, "loraperf-controller")
     start_guard(config, settings.order, _noter(config))  # where a conftest named this plugin
     if settings.lint:
         _start_lint(config, settings)
-    if settings.gpu_budget is not None and not hasattr(config, "workerinput"):
+    if settings.gpu_budget is not None and not is_worker(config):
         _resolve_device(session)
 
 
@@ -116,24 +114,6 @@ def _teller(config: pytest.Config) -> Callable[[str], None]:
                 reporter.rewrite(f"loraperf: {line}", erase=True)
 
     return tell
-
-
-def _was_used(reporter: TerminalReporter) -> bool:
-    reports = [report for some in reporter.stats.values() for report in some]
-    names = (name for report in reports for name, _ in getattr(report, "user_properties", ()))
-    return any(str(name).startswith("loraperf_") for name in names)
-
-
-def _told_by_workers(reporter: TerminalReporter) -> Iterator[str]:
-    """Yield the verdicts that could not tell, of tests that passed in a worker all the same."""
-    for report in reporter.stats.get("passed", ()):
-        for name, value in getattr(report, "user_properties", ()):
-            if str(name).startswith("loraperf_") and str(value).startswith("INCONCLUSIVE: "):
-                yield f"warning: {str(value).removeprefix('INCONCLUSIVE: ')}"
-
-
-def _distributes(config: pytest.Config) -> bool:
-    return bool(getattr(config.option, "numprocesses", None)) or hasattr(config, "workerinput")
 
 
 def _resolve_device(session: Session) -> None:
@@ -230,55 +210,25 @@ def _fail(item: pytest.Item, verdicts: list[Verdict]) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the results, whatever became of the tests, and give the device back."""
-    run = session.config.stash[SESSION]
-    if run.settings.json is not None:
-        with _told(session):
-            _write_results(run, run.settings.json)
-    if run.stored is not None:
-        with _told(session):
-            run.notes |= dict.fromkeys(run.stored.finish(run))
+    config, run = session.config, session.config.stash[SESSION]
+    if not is_worker(config):
+        from pytest_loraperf.outcome import finish  # noqa: PLC0415 - only at the end
+
+        for problem in finish(run, config.stash.get(WORKERS, None)):
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            run.notes[f"error: {problem}"] = None
     run.close()
-
-
-@contextlib.contextmanager
-def _told(session: pytest.Session) -> Iterator[None]:
-    """Tell of an error in the summary, where a traceback would lose it."""
-    try:
-        yield
-    except LoraperfError as error:
-        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-        session.config.stash[SESSION].notes[f"error: {error}"] = None
-
-
-def _write_results(run: Session, file: Path) -> None:
-    from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
-    from pytest_loraperf.report.results import write_results  # noqa: PLC0415
-
-    write_results(file, gather(run))
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
     """Print the strategy table."""
-    run = config.stash[SESSION]
-    if _distributes(config):
-        run.notes |= dict.fromkeys(_told_by_workers(terminalreporter))
-    if _distributes(config) and _was_used(terminalreporter):
-        run.notes["loraperf: the strategy table is not gathered from xdist workers; try using -n0"] = None
-    lines = _summary(run, terminalreporter._tw.fullwidth)  # noqa: SLF001 - pytest offers no other way to the width
+    run, workers = config.stash[SESSION], config.stash.get(WORKERS, None)
+    if not (run.benches or run.measured or run.notes or (workers and workers.used)):
+        return
+    from pytest_loraperf.outcome import summary_lines  # noqa: PLC0415 - only where there is something
+
+    lines = summary_lines(run, workers, terminalreporter._tw.fullwidth)  # noqa: SLF001 - pytest offers no other way to the width
     if lines:
         terminalreporter.section("loraperf")
         for line in lines:
             terminalreporter.line(line)
-
-
-def _summary(run: Session, width: int) -> list[str]:
-    measured = run.benches or run.measured
-    if not measured and not run.notes:
-        return []
-    from pytest_loraperf.report.terminal import notes, summary  # noqa: PLC0415 - only where there is something
-
-    if not measured:
-        return list(notes(run.notes, width))
-    from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
-
-    return list(summary(gather(run), width))

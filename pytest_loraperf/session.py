@@ -117,11 +117,17 @@ class Session:
     @cached_property
     def measurer(self) -> Measurer:
         """Takes samples on this device."""
+        from pytest_loraperf.gpu.lock import DeviceLock  # noqa: PLC0415
         from pytest_loraperf.measure.pairs import Measurer  # noqa: PLC0415 - imports torch
         from pytest_loraperf.measure.timing import Plan, Stopwatch  # noqa: PLC0415
 
         watch = Stopwatch(self.clock or perf_counter, self.device.synchronize, self.device.gpu_mark)
-        return Measurer(Plan(self.settings.rounds, self.settings.max_seconds), watch, self.tell, self.monitor)
+        plan = Plan(self.settings.rounds, self.settings.max_seconds)
+        lock = DeviceLock(self.device.uuid or self.device.torch_name, self.tell, self._note)
+        return Measurer(plan, watch, self.tell, self.monitor, lock.held)
+
+    def _note(self, line: str) -> None:
+        self.notes[line] = None
 
     @cached_property
     def shop(self) -> Workshop:

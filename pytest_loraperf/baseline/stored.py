@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -15,6 +15,7 @@ from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.options import Settings
 
 if TYPE_CHECKING:
+    from pytest_loraperf.report.results import VerdictRecord
     from pytest_loraperf.session import Session, TestRecord
     from pytest_loraperf.verdict import Verdict
 
@@ -54,21 +55,16 @@ class Stored:
                 session.notes[f"warning: {verdict.message}"] = None
             yield verdict
 
-    def finish(self, session: Session) -> Iterator[str]:
-        """Write what passed into the file, if the run is to; yield what was accepted, what was not, and the diff.
+    def finish(self, verdicts: Iterable[VerdictRecord]) -> Iterator[str]:
+        """Write what passed into the file; yield what was accepted, what was not, and the diff.
 
         Raises:
             LoraperfError: the file cannot be read or written.
         """
-        if not self.update:
-            return
         from pytest_loraperf.baseline.judge import changes, with_accepted  # noqa: PLC0415 - imports numpy
 
-        failed = {
-            found.subject.key
-            for nodeid, found in self.measured.items()
-            if not all(verdict.passed for verdict in session.records[nodeid].verdicts)
-        }
+        wrong = {verdict.nodeid for verdict in verdicts if verdict.status not in ("PASS", "SKIPPED")}
+        failed = {found.subject.key for nodeid, found in self.measured.items() if nodeid in wrong}
         accepted = [found for found in self.measured.values() if found.subject.key not in failed]
         seen: list[Baseline] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from pytest_loraperf.measure.rounds import Enough, Observe, Paired, Rounds, Workload, take_rounds, unobserved
@@ -18,6 +19,7 @@ class Measurer:
     watch: Stopwatch
     tell: Callable[[str], None]
     observe: Observe = unobserved
+    alone_on_device: Callable[[], AbstractContextManager[None]] = nullcontext
     _groups: dict[tuple[str, ...], Rounds] = field(default_factory=dict)
 
     def alone(self, workload: Workload, limit: float | None = None) -> tuple[float, ...]:
@@ -78,9 +80,10 @@ class Measurer:
             # What came between may have taken them off the device.
             rounds.interleaved = all(workload.fits_with(workloads) for workload in workloads)
         if not enough(rounds):
-            for workload in workloads:
-                self.tell(f"{workload.name}: warming up")
-            take_rounds(rounds, self.plan, self.watch, enough, self._on_sample, self.observe)
+            with self.alone_on_device():
+                for workload in workloads:
+                    self.tell(f"{workload.name}: warming up")
+                take_rounds(rounds, self.plan, self.watch, enough, self._on_sample, self.observe)
         return rounds
 
     def _on_sample(self, workload: Workload, number: int) -> None:

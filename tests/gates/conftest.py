@@ -9,6 +9,7 @@ import pytest_loraperf.baseline.measure
 import pytest_loraperf.baseline.stored
 import pytest_loraperf.gathering
 import pytest_loraperf.judging
+import pytest_loraperf.outcome
 import pytest_loraperf.race  # noqa: F401
 
 CLOCK = """

@@ -222,7 +222,6 @@ def test_a_strategy_is_stored_with_what_it_is(pytester: pytest.Pytester) -> None
             (UPDATE,),
             "*loraperf: --loraperf-update-baseline: no file to update; name it with --loraperf-baseline=FILE",
         ),
-        ((BASE, UPDATE, "-n2"), "*--loraperf-update-baseline is not gathered from xdist workers; try using -n0"),
         (
             (BASE, "--loraperf-baseline-days=soon"),
             "*--loraperf-baseline-days: got 'soon'; a whole number of days, at*",

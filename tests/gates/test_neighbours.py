@@ -125,24 +125,6 @@ def test_random_order_gives_the_same_verdicts(clocked: pytest.Pytester, monkeypa
         result.assert_outcomes(passed=2, failed=2)
 
 
-def test_workers_judge_and_say_that_the_table_is_not_gathered(pytester: pytest.Pytester) -> None:
-    pytester.makepyfile("""
-        import pytest
-
-        @pytest.mark.vram_budget("1MB")
-        def test_it(fused_pipeline):
-            fused_pipeline()
-    """)
-    result = pytester.runpytest_subprocess("-n1", CPU)
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        [
-            "*loraperf vram: fused needs * over the budget of 1 MB*",
-            "loraperf: the strategy table is not gathered from xdist workers; try using -n0",
-        ]
-    )
-
-
 def test_junit_has_each_verdict(clocked: pytest.Pytester) -> None:
     clocked.makepyfile("""
         import pytest

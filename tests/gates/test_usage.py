@@ -247,11 +247,3 @@ def test_results_that_cannot_be_written_are_told_before_anything_runs(pytester: 
     result = pytester.runpytest("--loraperf-json=file/out.json")
     assert result.ret == USAGE
     result.stderr.fnmatch_lines(["ERROR: loraperf: --loraperf-json=file/out.json: cannot be written: *"])
-
-
-def test_json_under_xdist_names_the_way_out(pytester: pytest.Pytester) -> None:
-    result = pytester.runpytest("-n2", "--loraperf-json=out.json")
-    assert result.ret == USAGE
-    result.stderr.fnmatch_lines(
-        ["ERROR: loraperf: --loraperf-json is not gathered from xdist workers; try using -n0"]
-    )

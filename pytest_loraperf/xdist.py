@@ -1,0 +1,121 @@
+"""Under pytest-xdist: a worker sends what it measured with each report, the controller puts it together."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.fixtures import RECORD, SESSION
+
+if TYPE_CHECKING:
+    from pytest_loraperf.baseline.record import Measured
+    from pytest_loraperf.report.results import Results
+
+WIRE = 1
+"""The version of what is sent: ``{"wire": 1, "results": RESULTS, "measured": {NODEID: MEASURED}}``."""
+ATTRIBUTE = "loraperf"
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process runs tests for a controller."""
+    return hasattr(config, "workerinput")
+
+
+def is_controller(config: pytest.Config) -> bool:
+    """Whether the tests of this run are run by workers."""
+    distributes = getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None)
+    return bool(distributes) and not is_worker(config)
+
+
+class Worker:
+    """Sends all that was measured so far with the report of each test that used us.
+
+    So what a worker has measured is there when it crashes later.
+    """
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Add it to the report of the call."""
+        report = yield
+        record = item.stash.get(RECORD, None)
+        if call.when == "call" and record is not None and record.verdicts:
+            setattr(report, ATTRIBUTE, _sent(item.config))
+        return report
+
+
+class Controller:
+    """Keeps the last that each worker sent."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, Mapping[str, Any]] = {}
+        self._lost: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take what a report brings, and note where it should have brought something."""
+        worker = str(getattr(report, "worker_id", ""))
+        sent = getattr(report, ATTRIBUTE, None)
+        if isinstance(sent, dict) and sent.get("wire") == WIRE:
+            self._sent[worker] = sent
+        elif report.when == "call" and any(
+            str(name).startswith("loraperf_") for name, _ in report.user_properties
+        ):
+            what = "nothing" if sent is None else "what this version cannot read"
+            self._lost[worker] = f"worker {worker} measured {report.nodeid} and sent {what}"
+
+    @property
+    def used(self) -> bool:
+        """Whether any worker measured anything."""
+        return bool(self._sent)
+
+    def lost(self) -> list[str]:
+        """Return a line for each worker whose measurements are missing."""
+        return [f"{each}; give all workers one version of this plugin, or try -n0" for each in self._lost.values()]
+
+    def results(self, order: list[str]) -> Results:
+        """Return the results of all workers as those of one run.
+
+        Raises:
+            LoraperfError: what a worker sent cannot be read.
+        """
+        from pytest_loraperf.report.merging import merge  # noqa: PLC0415 - only where there is something
+        from pytest_loraperf.report.results import Results  # noqa: PLC0415
+
+        return merge(
+            [_read(Results, worker, sent["results"]) for worker, sent in sorted(self._sent.items())], order
+        )
+
+    def measured(self) -> dict[str, Measured]:
+        """Return what each test measured, as a baseline stores it.
+
+        Raises:
+            LoraperfError: what a worker sent cannot be read.
+        """
+        from pytest_loraperf.baseline.record import Measured  # noqa: PLC0415 - only where there is a baseline
+        from pytest_loraperf.report.schema import from_plain  # noqa: PLC0415
+
+        return {
+            nodeid: from_plain(Measured, found, f"{worker}: measured[{nodeid!r}]")
+            for worker, sent in sorted(self._sent.items())
+            for nodeid, found in sent["measured"].items()
+        }
+
+
+def _read(kind: type[Results], worker: str, data: object) -> Results:
+    try:
+        return kind.from_json(data)
+    except LoraperfError as error:
+        raise LoraperfError(f"worker {worker}: {error}") from error
+
+
+def _sent(config: pytest.Config) -> dict[str, Any]:
+    from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
+    from pytest_loraperf.report.schema import to_plain  # noqa: PLC0415
+
+    run = config.stash[SESSION]
+    measured = run.stored.measured if run.stored else {}
+    return {"wire": WIRE, "results": gather(run).to_json(), "measured": to_plain(measured)}

@@ -1,0 +1,192 @@
+"""Under pytest-xdist: the same verdicts, table and files as without, and nothing is lost with a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CPU = "--loraperf-device=cpu"
+SUITE = """
+    import pytest
+
+    @pytest.mark.latency_budget("3s")
+    @pytest.mark.parametrize("seconds", [2.0, 4.0])
+    def test_step(gpu_workload, clock, seconds):
+        gpu_workload(clock.spend, seconds, name=f"step{seconds:g}")
+
+    @pytest.mark.latency_budget(ratio=0.9, of="old")
+    def test_pair(gpu_workload, clock):
+        gpu_workload(clock.spend, 1.0, name="new")
+        gpu_workload(clock.spend, 2.0, name="old")
+
+    def test_plain():
+        pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("CI", raising=False)
+
+
+def run(pytester: pytest.Pytester, *arguments: str) -> tuple[pytest.RunResult, dict[str, Any]]:
+    result = pytester.runpytest_subprocess(CPU, "--loraperf-json=out.json", *arguments)
+    return result, json.loads((pytester.path / "out.json").read_text())
+
+
+def verdicts(data: dict[str, Any]) -> list[tuple[str, ...]]:
+    return sorted((each["nodeid"], each["code"], each["status"], each["message"]) for each in data["verdicts"])
+
+
+def test_workers_give_the_same_verdicts_and_samples(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile(SUITE)
+    alone, expected = run(clocked, "-n0")
+    alone.assert_outcomes(passed=3, failed=1)
+    for workers in ("-n1", "-n3"):
+        result, data = run(clocked, workers)
+        result.assert_outcomes(passed=3, failed=1)
+        assert verdicts(data) == verdicts(expected)
+        assert sorted(each["arms"] for each in data["comparisons"]) == sorted(
+            each["arms"] for each in expected["comparisons"]
+        )
+        assert data["command"].endswith(f"{CPU} --loraperf-json=out.json {workers}")
+        result.stdout.fnmatch_lines(["*::test_pair passed its latency gate by far; it could be:"])
+
+
+def test_the_table_of_a_strategy_comes_from_its_workers(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.lora_strategy("fused", "standard_lora")
+        @pytest.mark.latency_budget("60s")
+        @pytest.mark.vram_budget("1MB")
+        def test_it(lora_pipeline):
+            lora_pipeline()
+    """)
+    result, data = run(pytester, "-n2")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["strategy *s/generation*", "standard_lora *FAIL", "fused *FAIL"])
+    assert list(data["strategies"]) == ["standard_lora", "fused"]
+    assert all(each["samples_s"] and each["vram"]["runtime_peak"] for each in data["strategies"].values())
+
+
+def test_a_baseline_is_updated_and_holds(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile(SUITE)
+    base = "--loraperf-baseline=base.json"
+    result, _ = run(clocked, "-n2", base, "--loraperf-update-baseline")
+    result.stdout.fnmatch_lines(
+        ["baseline base.json: accepted *; commit it", "*step4 is not accepted, since a gate of*"]
+    )
+    records = json.loads((clocked.path / "base.json").read_text())["records"]
+    assert sorted(each["subject"]["name"] for each in records.values() if each) == ["new", "step2"]
+    held, data = run(clocked, "-n2", base)
+    held.assert_outcomes(passed=3, failed=1)
+    assert [each["status"] for each in data["verdicts"] if each["code"] == "baseline"] == ["PASS", "PASS"]
+
+
+def test_a_worker_that_dies_while_it_measures_loses_its_test_alone(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile("""
+        import os
+        import signal
+        import pytest
+
+        @pytest.mark.latency_budget("3s")
+        @pytest.mark.parametrize("name", ["a", "b", "killed", "c"])
+        def test_it(gpu_workload, clock, name):
+            calls = []
+
+            def work():
+                clock.spend(2.0)
+                calls.append(name)
+                if name == "killed" and len(calls) == 5:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            gpu_workload(work, name=name)
+    """)
+    result, data = run(clocked, "-n1")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["*worker 'gw0' crashed while running 'test_*::test_it[[]killed]'*"])
+    assert sorted(each["arms"] for each in data["comparisons"]) == [["a"], ["b"], ["c"]]
+
+
+def test_no_measurement_overlaps_another(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import time
+        import pytest
+
+        @pytest.mark.latency_budget("10s")
+        @pytest.mark.parametrize("name", "abc")
+        def test_it(gpu_workload, name):
+            def work():
+                start = time.time()
+                time.sleep(0.02)
+                with open("spans.txt", "a") as file:
+                    file.write(f"{start} {time.time()} {name}\\n")
+
+            gpu_workload(work, name=name)
+            time.sleep(0.1)
+            open("spans.txt", "a").close()
+    """)
+    result, data = run(pytester, "-n3")
+    result.assert_outcomes(passed=3)
+    assert len(data["comparisons"]) == 3
+    lines = [line.split() for line in (pytester.path / "spans.txt").read_text().splitlines()]
+    # The first call of each is the test's own, which measures nothing.
+    measured = sorted(
+        (float(start), float(end), name)
+        for number, (start, end, name) in enumerate(lines)
+        if name in {each[2] for each in lines[:number]}
+    )
+    names = [name for _, _, name in measured]
+    assert sum(one != other for one, other in pairwise(names)) == 2  # in one piece each
+    assert all(end <= start for (_, end, _), (start, _, _) in pairwise(measured))
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        ("del report.loraperf", "sent nothing; give all workers one version of this plugin, or try -n0"),
+        ("report.loraperf = {'wire': 99}", "sent what this version cannot read; give all workers one version of*"),
+        ("report.loraperf['results']['schema'] = 9", "results.schema is 9, this version reads 1; measure again*"),
+    ],
+)
+def test_what_a_worker_fails_to_send_fails_the_run(clocked: pytest.Pytester, sent: str, message: str) -> None:
+    conftest = Path(clocked.path / "conftest.py")
+    conftest.write_text(
+        conftest.read_text()
+        + "\n".join(
+            (
+                "",
+                "@pytest.hookimpl(wrapper=True, tryfirst=True)",
+                "def pytest_runtest_makereport(item):",
+                "    report = yield",
+                "    if hasattr(report, 'loraperf'):",
+                f"        {sent}",
+                "    return report",
+            )
+        )
+    )
+    clocked.makepyfile(SUITE)
+    result = clocked.runpytest_subprocess(CPU, "--loraperf-json=out.json", "-n1", "-k", "2.0")
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    result.stdout.fnmatch_lines([f"error: worker gw0*{message}"])
+
+
+def test_a_lock_is_not_left_behind(
+    clocked: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    clocked.makepyfile(SUITE)
+    run(clocked, "-n2")
+    (lock,) = tmp_path.glob("pytest-loraperf-*.lock")
+    assert os.access(lock, os.W_OK)
+    from filelock import FileLock
+
+    with FileLock(lock, timeout=0):
+        pass
