@@ -220,9 +220,14 @@ class World:
 
 def merge(worlds: list[World], limit: int) -> list[World]:
     """Join the paths on which the same was done to the same models; keep no more than the limit."""
+    if len(worlds) < 2:
+        return list(worlds)
     kept: list[World] = []
     for world in worlds:
-        if not any(_absorb(other, world) for other in kept):
+        for other in kept:
+            if _absorb(other, world):
+                break
+        else:
             kept.append(world)
     if len(kept) > limit:
         kept.sort(key=lambda world: -sum(map(len, world.histories.values())))
@@ -231,25 +236,30 @@ def merge(worlds: list[World], limit: int) -> list[World]:
 
 def _absorb(into: World, world: World) -> bool:
     """Join a world into another if they differ in nothing that matters."""
-    if (into.exit, into.histories, into.same) != (world.exit, world.histories, world.same):
+    if into.exit is not world.exit or into.histories != world.histories or into.same != world.same:
         return False
-    if into.returned != world.returned and not (into.is_plain(into.returned) and world.is_plain(world.returned)):
+    ours, theirs = into.returned, world.returned
+    if ours is not theirs and ours != theirs and not (into.is_plain(ours) and world.is_plain(theirs)):
         return False
-    frames: dict[int, dict[str, Value]] = {}
-    for depth, (mine, theirs) in enumerate(zip(into.frames, world.frames, strict=True)):
-        names = _joined(mine.names, theirs.names, into, world)
-        if names is None:
-            return False
-        frames[depth] = names
+    # From the innermost frame on: what was bound last is the likeliest to differ
+    frames: list[tuple[int, dict[str, Value]]] = []
+    for depth in range(len(into.frames) - 1, -1, -1):
+        mine, other = into.frames[depth], world.frames[depth]
+        if mine is not other:
+            names = _joined(mine.names, other.names, into, world)
+            if names is None:
+                return False
+            if names:
+                frames.append((depth, names))
     attributes = _joined(into.attributes, world.attributes, into, world)
     if attributes is None:
         return False
-    for depth, names in frames.items():
-        if names:
-            into.names(depth).update(names)
+    for depth, names in frames:
+        into.names(depth).update(names)
     for (number, name), value in attributes.items():
         into.set(number, name, value)
-    into.assumed = {key: value for key, value in into.assumed.items() if world.assumed.get(key) == value}
+    if into.assumed != world.assumed:
+        into.assumed = {key: value for key, value in into.assumed.items() if world.assumed.get(key) == value}
     return True
 
 
@@ -260,16 +270,16 @@ def _joined(
     if ours is theirs:
         return {}
     changes: dict[Key, Value] = {}
-    for key, mine in ours.items():
-        other = theirs.get(key, NONE)
-        if mine is not other and mine != other:
+    # Most values are shared, which needs no more than a look at their identity
+    apart = [(key, mine, other) for key, mine in ours.items() if mine is not (other := theirs.get(key, NONE))]
+    for key, mine, other in apart:
+        if mine != other:
             if not (into.is_plain(mine) and world.is_plain(other)):
                 return None
             if mine == NONE:
                 changes[key] = other
-    if len(ours) != len(theirs) or any(key not in ours for key in theirs):
-        for key in theirs.keys() - ours.keys():
-            if not world.is_plain(theirs[key]):
-                return None
-            changes[key] = theirs[key]
+    for key in theirs.keys() - ours.keys():
+        if not world.is_plain(theirs[key]):
+            return None
+        changes[key] = theirs[key]
     return changes
