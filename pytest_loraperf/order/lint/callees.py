@@ -33,6 +33,16 @@ class Callees(Operations):
         """Evaluate expressions one after the other."""
         found: list[tuple[World, list[Value]]] = [(world, [])]
         for node in nodes:
+            if len(found) == 1:  # as it nearly always is
+                before, values = found[0]
+                outcomes = self.evaluate(node, before)
+                if len(outcomes) == 1:
+                    after, value = outcomes[0]
+                    values.append(value)
+                    found[0] = after, values
+                    continue
+                found = [(after, [*values, value]) for after, value in outcomes]
+                continue
             found = [
                 (after, [*values, value])
                 for before, values in found
@@ -63,7 +73,9 @@ class Callees(Operations):
         return outcomes[:MAX_WORLDS]
 
     def _arguments(self, node: ast.Call, world: World) -> list[tuple[World, Arguments]]:
-        nodes = [*node.args, *(each.value for each in node.keywords)]
+        if not node.args and not node.keywords:
+            return [(world, Arguments())]
+        nodes = [*node.args, *[each.value for each in node.keywords]]
         outcomes: list[tuple[World, Arguments]] = []
         for after, values in self.each(nodes, world):
             given = Arguments()

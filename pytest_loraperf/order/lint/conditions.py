@@ -8,6 +8,7 @@ from pytest_loraperf.order.lint.scene import Scene
 from pytest_loraperf.order.lint.values import NONE, Class, Const, Function, Imported, Thing, Value, World
 
 _EQUAL = "=="
+_OPPOSITES: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.IsNot: ast.Is, ast.NotEq: ast.Eq, ast.NotIn: ast.In}
 
 
 class Conditions(Scene):
@@ -30,7 +31,7 @@ class Conditions(Scene):
             return self._compare(test.left, test.ops[0], test.comparators[0], world)
         value = self.peek(test, world)
         known = self._truth_of(value, world) if value is not None else None
-        assumed = world.assumed.get(self._key(test, world)) if known is None else known
+        assumed = world.assumed.get(self._key(test, value, world)) if known is None else known
         return assumed if isinstance(assumed, bool) else None
 
     def assume(self, test: ast.expr, world: World, holds: bool) -> None:
@@ -46,38 +47,38 @@ class Conditions(Scene):
         elif isinstance(test, ast.Compare) and len(test.ops) == 1:
             self._assume_comparison(test, world, holds)
         else:
-            world.assumed[self._key(test, world)] = holds
+            world.assumed[self._key(test, self.peek(test, world), world)] = holds
 
     def _assume_comparison(self, test: ast.Compare, world: World, holds: bool) -> None:
         operator, right = test.ops[0], self.peek(test.comparators[0], world)
-        opposite = isinstance(operator, ast.IsNot | ast.NotEq | ast.NotIn)
+        one = self._key(test.left, self.peek(test.left, world), world)
+        opposite = type(operator) in _OPPOSITES
         if isinstance(operator, ast.Eq | ast.NotEq) and isinstance(right, Const) and holds != opposite:
-            world.assumed[_EQUAL, self._key(test.left, world)] = right
+            world.assumed[_EQUAL, one] = right
         else:
-            world.assumed[self._comparison_key(test.left, operator, test.comparators[0], world)] = (
-                holds != opposite
-            )
+            other = self._key(test.comparators[0], right, world)
+            world.assumed[_kind(operator), one, other] = holds != opposite
 
     def _compare(self, left: ast.expr, operator: ast.cmpop, right: ast.expr, world: World) -> bool | None:
         one, other = self.peek(left, world), self.peek(right, world)
-        opposite = isinstance(operator, ast.IsNot | ast.NotEq | ast.NotIn)
+        opposite = type(operator) in _OPPOSITES
         found: bool | None = None
         if isinstance(left, ast.Name) and left.id == "__name__":
             found = True
         elif isinstance(operator, ast.Is | ast.IsNot) and other == NONE and one is not None:
             found = self._is_none(one, world)
         elif isinstance(other, Const) or isinstance(operator, ast.In | ast.NotIn):
-            if not isinstance(one, Const):
-                one = self._assumed_value(left, world)
-            if isinstance(one, Const):
-                found = self._equal(one, operator, other, right)
+            known = one if isinstance(one, Const) else self._assumed_value(left, one, world)
+            if known is not None:
+                found = self._equal(known, operator, other, right)
         if found is None:
-            assumed = world.assumed.get(self._comparison_key(left, operator, right, world))
+            key = _kind(operator), self._key(left, one, world), self._key(right, other, world)
+            assumed = world.assumed.get(key)
             found = assumed if isinstance(assumed, bool) else None
         return None if found is None else found != opposite
 
-    def _assumed_value(self, node: ast.expr, world: World) -> Const | None:
-        found = world.assumed.get((_EQUAL, self._key(node, world)))
+    def _assumed_value(self, node: ast.expr, value: Value | None, world: World) -> Const | None:
+        found = world.assumed.get((_EQUAL, self._key(node, value, world)))
         return found if isinstance(found, Const) else None
 
     def _equal(self, one: Const, operator: ast.cmpop, other: Value | None, right: ast.expr) -> bool | None:
@@ -111,7 +112,7 @@ class Conditions(Scene):
     def peek(self, node: ast.expr, world: World) -> Value | None:
         """Return the value of a constant, a name or an attribute; nothing is run."""
         if isinstance(node, ast.Constant):
-            return Const(node.value)
+            return self.constant(node)
         if isinstance(node, ast.Name):
             return world.lookup(node.id)
         if isinstance(node, ast.Attribute):
@@ -119,13 +120,16 @@ class Conditions(Scene):
             return None if owner is None else self.attribute(world, owner, node.attr)
         return None
 
-    def _key(self, node: ast.expr, world: World) -> object:
-        """Return what stays the same as long as the condition does: its text and the values of its names."""
-        value = self.peek(node, world)
+    def _key(self, node: ast.expr, value: Value | None, world: World) -> object:
+        """Return what stays the same as long as the condition does: its text and the values of its names.
+
+        ``value`` is what ``peek`` says of the node.
+        """
         if isinstance(value, Thing):
             return value
         return self.text(node), tuple(map(world.lookup, self.names_in(node)))
 
-    def _comparison_key(self, left: ast.expr, operator: ast.cmpop, right: ast.expr, world: World) -> object:
-        kind = type(operator).__name__.replace("Not", "").replace("Eq", "") or _EQUAL
-        return kind, self._key(left, world), self._key(right, world)
+
+def _kind(operator: ast.cmpop) -> type[ast.cmpop]:
+    """Return the operator that this one is, or is the opposite of."""
+    return _OPPOSITES.get(type(operator), type(operator))

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from pytest_loraperf.order.lint.callees import Callees, numbered
+from pytest_loraperf.order.lint.nodes import children
 from pytest_loraperf.order.lint.scene import MAX_WORLDS, Outcome, decorators
 from pytest_loraperf.order.lint.values import (
     NONE,
@@ -26,19 +27,19 @@ class Expressions(Callees):
         """Return the values of an expression, each with the world in which it has it."""
         if world.exit is not None:
             return [(world, NONE)]
-        method = getattr(self, f"_eval_{type(node).__name__.lower()}", None)
+        method = self.methods["_eval_", type(node)]
         if method is not None:
-            found: list[Outcome] = method(node, world)
+            found: list[Outcome] = method(self, node, world)
             return found
         if node not in self.survey.hot:
             return [(world, self.fresh())]
-        children = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.expr)]
-        return [(after, self.fresh()) for after, _ in self.each(children, world)]
+        inside = [each for each in children(node) if isinstance(each, ast.expr)]
+        return [(after, self.fresh()) for after, _ in self.each(inside, world)]
 
     # Leaves and containers
 
     def _eval_constant(self, node: ast.Constant, world: World) -> list[Outcome]:
-        return [(world, Const(node.value))]
+        return [(world, self.constant(node))]
 
     def _eval_name(self, node: ast.Name, world: World) -> list[Outcome]:
         return [(world, self.name(node.id, world))]

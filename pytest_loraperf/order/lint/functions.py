@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 
 from pytest_loraperf.order.lint.expressions import Expressions
-from pytest_loraperf.order.lint.scene import MAX_DEPTH, MAX_WORLDS, Outcome, decorators
+from pytest_loraperf.order.lint.scene import MAX_DEPTH, MAX_WORLDS, AnyFunction, Outcome, decorators
 from pytest_loraperf.order.lint.values import (
     NONE,
     Arguments,
@@ -22,8 +22,6 @@ from pytest_loraperf.order.lint.values import (
 
 SETUP_METHODS = ("setup", "setUp", "setup_method", "load_context")
 """Methods that a framework calls before the others."""
-
-AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Functions(Expressions):

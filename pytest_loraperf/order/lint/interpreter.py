@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from pytest_loraperf.order.lint.findings import Finding
 from pytest_loraperf.order.lint.flow import Flow
+from pytest_loraperf.order.lint.nodes import children
 from pytest_loraperf.order.lint.scene import MAX_WORLDS, TooLong
 from pytest_loraperf.order.lint.values import (
     NONE,
@@ -44,15 +45,14 @@ class Interpreter(Flow):
     def block(self, statements: Iterable[ast.stmt], worlds: list[World]) -> list[World]:
         """Run statements in each world."""
         ended: list[World] = []
-        for statement in statements:
-            if not self.survey.matters(statement):
-                continue
+        for statement in filter(self.survey.matters, statements):
             after: list[World] = []
             for world in worlds:
                 self.step()
                 after += self.statement(statement, world)
-            ended += [world for world in after if world.exit is not None]
             worlds = [world for world in after if world.exit is None]
+            if len(worlds) < len(after):
+                ended += [world for world in after if world.exit is not None]
             if len(worlds) > 1 and isinstance(statement, _JOINING):
                 worlds = merge(worlds, MAX_WORLDS)
             if not worlds:
@@ -63,12 +63,12 @@ class Interpreter(Flow):
 
     def statement(self, node: ast.stmt, world: World) -> list[World]:
         """Run one statement in one world."""
-        method = getattr(self, f"_do_{type(node).__name__.lower()}", None)
+        method = self.methods["_do_", type(node)]
         if method is not None:
-            found: list[World] = method(node, world)
+            found: list[World] = method(self, node, world)
             return found
-        children = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.expr)]
-        return [after for after, _ in self.each(children, world)]
+        inside = [each for each in children(node) if isinstance(each, ast.expr)]
+        return [after for after, _ in self.each(inside, world)]
 
     # Names
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 
+from pytest_loraperf.order.lint.nodes import walk
+
 
 def feeds_operations(loop: ast.For | ast.AsyncFor, hot: set[ast.AST]) -> bool:
     """Return whether a call that matters in the loop's body gets something that its variable decides."""
     fed = _variables(loop.target)
-    body = [node for statement in loop.body for node in ast.walk(statement)]
+    body = [node for statement in loop.body for node in walk(statement)]
     for _ in range(2):
         for node in body:
             if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
@@ -24,4 +26,4 @@ def feeds_operations(loop: ast.For | ast.AsyncFor, hot: set[ast.AST]) -> bool:
 
 
 def _variables(node: ast.AST) -> set[str]:
-    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+    return {each.id for each in walk(node) if isinstance(each, ast.Name)}

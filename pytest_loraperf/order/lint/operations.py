@@ -189,7 +189,7 @@ class Operations(Loads):
         if several is not None:
             names = [self.label(each, None, ()) for _, each in several] or [None]
         else:
-            used = [each.id for each in ast.walk(node) if isinstance(each, ast.Name)] if node is not None else []
+            used = self.names_in(node) if node is not None else ()
             names = [self.label(value, node, tuple(world.lookup(each) or NONE for each in used))]
         known = there if kind is Kind.DETACH else [each.adapter for each in history]
         if kind in (Kind.DETACH, Kind.FUSE) and there and not set(names) <= set(known):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from typing import Any
 
 from pytest_loraperf.order.calls import MAIN_COMPONENTS
 from pytest_loraperf.order.events import Event, Place
 from pytest_loraperf.order.lint.findings import Finding
+from pytest_loraperf.order.lint.nodes import walk
 from pytest_loraperf.order.lint.survey import Survey
 from pytest_loraperf.order.lint.values import (
     Arguments,
@@ -32,6 +34,22 @@ MAX_HISTORY = 60
 MAX_DEPTH = 8
 
 
+AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class _Methods(dict[tuple[str, type[ast.AST]], Callable[..., Any] | None]):
+    """What runs a kind of node: the method of this beginning, and of the kind's name, or None."""
+
+    def __init__(self, scene: type[Scene]) -> None:
+        super().__init__()
+        self._scene = scene
+
+    def __missing__(self, key: tuple[str, type[ast.AST]]) -> Callable[..., Any] | None:
+        beginning, kind = key
+        self[key] = getattr(self._scene, beginning + kind.__name__.lower(), None)
+        return self[key]
+
+
 class TooLong(Exception):  # noqa: N818 - no error: what was found so far stands
     """The file has more paths than are followed."""
 
@@ -48,12 +66,15 @@ class Scene(ABC):
         self.sites: list[Place] = []
         self.active: list[ast.AST] = []
         self.called: set[ast.AST] = set()
-        self._steps = 0
+        self.steps = 0
         lines = tree.body[-1].end_lineno if tree.body else None
         self._most = min(MAX_STEPS, 3_000 + STEPS_A_LINE * (lines or 0))
         self._count = 0
         self._texts: dict[ast.expr, str] = {}
         self._names_in: dict[ast.expr, tuple[str, ...]] = {}
+        self._constants: dict[ast.Constant, Const] = {}
+        self._defined: dict[ast.ClassDef, dict[str, AnyFunction]] = {}
+        self.methods = _Methods(type(self))
         self._interned: dict[object, int] = {}
         self._labels: dict[str, list[object]] = defaultdict(list)
 
@@ -83,16 +104,22 @@ class Scene(ABC):
             self._texts[node] = ast.unparse(node)
         return self._texts[node]
 
+    def constant(self, node: ast.Constant) -> Const:
+        """Return the value of a constant: the same object for the same node, which is soon compared."""
+        if node not in self._constants:
+            self._constants[node] = Const(node.value)
+        return self._constants[node]
+
     def names_in(self, node: ast.expr) -> tuple[str, ...]:
         """Return the names that stand in an expression."""
         if node not in self._names_in:
-            self._names_in[node] = tuple(each.id for each in ast.walk(node) if isinstance(each, ast.Name))
+            self._names_in[node] = tuple(each.id for each in walk(node) if isinstance(each, ast.Name))
         return self._names_in[node]
 
     def step(self) -> None:
         """Count one statement or call, and stop where there is no end of them."""
-        self._steps += 1
-        if self._steps > self._most:
+        self.steps += 1
+        if self.steps > self._most:
             raise TooLong
 
     # Identities
@@ -176,12 +203,19 @@ class Scene(ABC):
     def method(self, world: World, cls: Class, name: str, receiver: Value | None) -> Function | None:
         """Return the method of this name, of the class or of its bases in the file."""
         for each in (cls, *self._bases(world, cls)):
-            for node in each.node.body:
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name:
-                    names = decorators(node)
-                    bound = None if "staticmethod" in names else each if "classmethod" in names else receiver
-                    return Function(node, each.frame, bound, each)
+            node = self._methods_of(each.node).get(name)
+            if node is not None:
+                names = decorators(node)
+                bound = None if "staticmethod" in names else each if "classmethod" in names else receiver
+                return Function(node, each.frame, bound, each)
         return None
+
+    def _methods_of(self, cls: ast.ClassDef) -> dict[str, AnyFunction]:
+        """Return the methods of a class by name; of several with a name the first: the getter of a property."""
+        if cls not in self._defined:
+            functions = (each for each in reversed(cls.body) if isinstance(each, AnyFunction))
+            self._defined[cls] = {each.name: each for each in functions}
+        return self._defined[cls]
 
     def _bases(self, world: World, cls: Class) -> list[Class]:
         found: list[Class] = []

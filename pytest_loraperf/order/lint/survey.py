@@ -16,6 +16,7 @@ from pytest_loraperf.order.calls import (
     WORDS,
 )
 from pytest_loraperf.order.lint.loops import feeds_operations
+from pytest_loraperf.order.lint.nodes import WORD_OF, children, walk
 
 _FREQUENT = frozenset({"getattr", "setattr", "partial", "update", "append", "extend", "exit", "_exit", "quit"})
 """Calls that matter only next to others."""
@@ -33,6 +34,7 @@ _SCOPES = (*_FUNCTIONS, ast.ClassDef, ast.Lambda)
 _BINDINGS = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.Delete, ast.Import, ast.ImportFrom)
 _LEAVING = (ast.Return, ast.Yield, ast.Break, ast.Continue)
 _IN_PLACE = (ast.Raise, ast.Global, *_SCOPES)
+_MET = frozenset({ast.Call, *_BINDINGS, *_LEAVING, *_IN_PLACE})
 _ALIASING = (
     ast.Name,
     ast.Attribute,
@@ -75,9 +77,9 @@ class Survey:
         self._feeding: dict[ast.AST, bool] = {}
         self._frequent: list[ast.Call] = []
         self._casts: list[ast.Call] = []
-        self._words: set[str] = set()
+        self._words: set[object] = set()
         names = self._walk(tree)
-        if any(word.startswith("float8") for word in self._words):
+        if any(isinstance(word, str) and word.startswith("float8") for word in self._words):
             self._calls["quantize_"] += self._casts
         for name in [
             each for each in (*self._calls, *self._aliases) if each in names or each.startswith(PEFT_MODELS)
@@ -88,7 +90,8 @@ class Survey:
     @property
     def is_worthwhile(self) -> bool:
         """Whether a name that every finding needs stands in the code, rather than in comments and docstrings."""
-        return any(word in each for each in self._words if len(each) < _NAME_LENGTH for word in WORDS)
+        short = (each for each in self._words if isinstance(each, str) and len(each) < _NAME_LENGTH)
+        return any(word in each for each in short for word in WORDS)
 
     def matters(self, node: ast.AST) -> bool:
         """Return whether this statement needs to be interpreted."""
@@ -106,12 +109,19 @@ class Survey:
         nodes: list[ast.AST] = [tree]
         while nodes:
             node = nodes.pop()
-            for child in ast.iter_child_nodes(node):
-                self.parents[child] = node
-                nodes.append(child)
-            if isinstance(node, ast.expr | ast.keyword | ast.alias):
-                self._meet_expression(node)
-            if isinstance(node, _BINDINGS):
+            inside = children(node)
+            if inside:
+                self.parents.update(dict.fromkeys(inside, node))
+                nodes += inside
+            kind = type(node)
+            word = WORD_OF.get(kind)
+            if word is not None:
+                self._words.add(getattr(node, word))
+            elif kind not in _MET:
+                continue
+            elif isinstance(node, ast.Call):
+                self._meet_call(node)
+            elif isinstance(node, _BINDINGS):
                 self._meet_binding(node, names)
             elif isinstance(node, _LEAVING):
                 self._stir(node)
@@ -120,21 +130,6 @@ class Survey:
             elif isinstance(node, _IN_PLACE):
                 self._meet_definition(node)
         return names
-
-    def _meet_expression(self, node: ast.expr | ast.keyword | ast.alias) -> None:
-        if isinstance(node, ast.Name):
-            self._words.add(node.id)
-        elif isinstance(node, ast.Attribute):
-            self._words.add(node.attr)
-        elif isinstance(node, ast.Call):
-            self._meet_call(node)
-        elif isinstance(node, ast.Constant):
-            if isinstance(node.value, str):
-                self._words.add(node.value)
-        elif isinstance(node, ast.keyword):
-            self._words.add(node.arg or "")
-        elif isinstance(node, ast.alias):
-            self._words.add(node.name)
 
     def _meet_binding(self, node: ast.AST, names: set[str]) -> None:
         for name in _bound(node):
@@ -284,6 +279,6 @@ def _names(node: ast.AST) -> set[str]:
     """Return the names and the names of attributes in an expression."""
     return {
         each.id if isinstance(each, ast.Name) else each.attr
-        for each in ast.walk(node)
+        for each in walk(node)
         if isinstance(each, ast.Name | ast.Attribute)
     }

@@ -220,12 +220,14 @@ class World:
 
 def merge(worlds: list[World], limit: int) -> list[World]:
     """Join the paths on which the same was done to the same models; keep no more than the limit."""
-    if len(worlds) < 2:
+    if len(worlds) <= 1:
         return list(worlds)
     kept: list[World] = []
     for world in worlds:
         for other in kept:
-            if _absorb(other, world):
+            # Asked here, as nearly all that are not joined differ in this
+            is_same = other.exit is world.exit and other.histories == world.histories and other.same == world.same
+            if is_same and _absorb(other, world):
                 break
         else:
             kept.append(world)
@@ -235,9 +237,7 @@ def merge(worlds: list[World], limit: int) -> list[World]:
 
 
 def _absorb(into: World, world: World) -> bool:
-    """Join a world into another if they differ in nothing that matters."""
-    if into.exit is not world.exit or into.histories != world.histories or into.same != world.same:
-        return False
+    """Join a world into another with the same history, if they differ in nothing else that matters."""
     ours, theirs = into.returned, world.returned
     if ours is not theirs and ours != theirs and not (into.is_plain(ours) and world.is_plain(theirs)):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import random
 import subprocess
@@ -13,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_loraperf.order.lint.findings import EVERY
 from pytest_loraperf.order.lint.flake8 import Flake8Plugin
+from pytest_loraperf.order.lint.interpreter import Interpreter
+from pytest_loraperf.order.lint.nodes import children
 from pytest_loraperf.order.lint.run import lint_source
 
 CASES = sorted((Path(__file__).parents[2] / "corpus" / "cases").glob("*.py.txt"))
@@ -72,6 +76,37 @@ def test_many_branches_end() -> None:
     found = lint_source(f"{branches}pipe59.load_lora_weights('a')\n", "branches.py")
     assert [each.code for each in found] == ["LRP102"]
     assert time.monotonic() - started < 20
+
+
+def steps(source: str) -> int:
+    """Return how many statements and calls are interpreted, which takes the time, on any machine."""
+    interpreter = Interpreter(ast.parse(source), "steps.py", EVERY)
+    interpreter.run()
+    return interpreter.steps
+
+
+def test_most_statements_are_interpreted_once() -> None:
+    sources = [case.read_text(encoding="utf-8") for case in CASES if case.stem != "unreadable.py"]
+    lines = sum(source.count("\n") for source in sources)
+    assert sum(map(steps, sources)) <= 1.4 * lines, "1.23 when this was written"
+
+
+@pytest.mark.parametrize("arm", ["pipe.load_lora_weights(a)", "size = f()", "config = ModelConfig(a)", "break"])
+def test_the_steps_grow_as_the_source_does(arm: str) -> None:
+    def training(branches: int) -> str:
+        arms = "".join(f"        if f{i}():\n            {arm}\n" for i in range(branches))
+        return f"for epoch in epochs:\n    for batch in batches:\n{arms}        pipe.load_lora_weights(size)\n"
+
+    few, many = steps(training(20)), steps(training(40))
+    assert many <= 2.5 * few
+
+
+def test_nodes_are_those_of_ast() -> None:
+    everywhere = ast.expr_context | ast.operator | ast.unaryop | ast.boolop | ast.cmpop
+    for case in (case for case in CASES if case.stem != "unreadable.py"):
+        for node in ast.walk(ast.parse(case.read_text(encoding="utf-8"))):
+            expected = [each for each in ast.iter_child_nodes(node) if not isinstance(each, everywhere)]
+            assert children(node) == expected
 
 
 def test_files_without_the_words_are_skipped_quickly() -> None:
