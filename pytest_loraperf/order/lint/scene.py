@@ -28,7 +28,7 @@ from pytest_loraperf.order.lint.values import (
 from pytest_loraperf.order.rules import check
 
 Outcome = tuple[World, Value]
-MAX_WORLDS = 12
+MAX_WORLDS = 8
 MAX_STEPS, STEPS_A_LINE = 20_000, 4
 MAX_HISTORY = 60
 MAX_DEPTH = 8
