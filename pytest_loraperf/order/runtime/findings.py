@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import linecache
-import re
 from dataclasses import dataclass
 
 from pytest_loraperf.order.events import Event, Place
+from pytest_loraperf.order.noqa import suppresses
 from pytest_loraperf.order.rules.base import Violation
 from pytest_loraperf.order.runtime.sites import Sites
-
-NOQA = re.compile(r"#\s*noqa(?::(?P<codes>[\sA-Z0-9,]+))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,7 @@ def describe(violation: Violation, sites: Sites, *, raised: bool = False) -> Fin
 def is_suppressed(violation: Violation, sites: Sites) -> bool:
     """Whether ``# noqa: LRP102`` stands on the line of the operation, or on the one that called its helper."""
     places = (violation.event.where, violation.event.via)
-    return any(_has_noqa(_source(place, sites), violation.code) for place in places if place is not None)
-
-
-def _has_noqa(line: str, code: str) -> bool:
-    found = NOQA.search(line)
-    return found is not None and (found["codes"] is None or code in re.split(r"[\s,]+", found["codes"].upper()))
+    return any(suppresses(_source(place, sites), violation.code) for place in places if place is not None)
 
 
 def _site(event: Event, sites: Sites) -> str:

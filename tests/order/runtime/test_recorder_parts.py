@@ -104,6 +104,7 @@ def test_sites_are_the_helper_and_the_test() -> None:
         ("# noqa: LRP102", True),
         ("# noqa: E501, LRP102 - it stays exchangeable", True),
         ("# noqa", True),
+        ("# noqa: lrp1 - as the linter reads it", True),
         ("# noqa: LRP101", False),
         ("", False),
     ],
