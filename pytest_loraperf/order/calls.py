@@ -1,4 +1,9 @@
-"""The calls that matter, as data: which library's call does what to which model, and on what condition."""
+"""The calls that matter, as data: which library's call does what to which model, and on what condition.
+
+This is the linter's table, by the names and keywords that stand in a source. The recorder has its own,
+``entry_points``: where a call is defined, and conditions on the values it gets. Few columns are the same, so
+one table of both would be no clearer; a test holds the two to the same kind for the same call.
+"""
 
 from __future__ import annotations
 
