@@ -83,11 +83,13 @@ def _open_stored(settings: Settings) -> Stored | None:
 
 
 def _start_lint(config: pytest.Config, settings: Settings) -> None:
-    from pytest_loraperf.order.lint.collector import LintCollector  # noqa: PLC0415 - only where it is asked for
+    from pytest_loraperf.order.lint.collector import MARKER, LintAlone, LintCollector  # noqa: PLC0415 - only where it is asked for
     from pytest_loraperf.order.lint.findings import selected  # noqa: PLC0415
 
     codes = selected(settings.lint_select, settings.lint_ignore)
     config.pluginmanager.register(LintCollector(codes), "loraperf-lint")
+    if config.option.markexpr.strip() == MARKER:
+        config.pluginmanager.register(LintAlone(), "loraperf-lint-alone")
 
 
 def _only_reads(item: pytest.Item) -> bool:

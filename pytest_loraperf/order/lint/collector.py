@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,16 @@ class LintCollector:
             return None
         nodeid = f"{os.path.relpath(file_path, parent.config.rootpath)}::{NAME}"
         return LintFile.from_parent(parent, path=file_path, nodeid=nodeid, codes=self.codes)
+
+
+class LintAlone:
+    """The plugin of a run of these items alone: what ``-m loraperf_lint`` leaves out anyway is not imported."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collect_file(self) -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+        """Drop what else would be collected from the file."""
+        found = yield
+        return [each for each in found if isinstance(each, LintFile)]
 
 
 class LintFile(pytest.File):

@@ -221,6 +221,20 @@ def test_collect_ignore_is_respected(pytester: pytest.Pytester) -> None:
     assert items(pytester.runpytest(LINT, "--co", "-q")) == ["conftest.py::loraperf-lint"]
 
 
+def test_alone_it_imports_no_file_that_is_named(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(script="raise SystemExit('this would load a model')")
+    result = pytester.runpytest(LINT, "-m", "loraperf_lint", "script.py", "tests/test_app.py")
+    result.assert_outcomes(passed=2)
+
+
+def test_alone_it_forgets_no_failure_of_the_tests(pytester: pytest.Pytester) -> None:
+    module = pytester.path / "tests/test_app.py"
+    module.write_text("import nowhere\n")
+    pytester.runpytest("tests").assert_outcomes(errors=1)
+    pytester.runpytest(LINT, "-m", "loraperf_lint", "tests").assert_outcomes(passed=2)
+    assert "tests/test_app.py" in (pytester.path / ".pytest_cache/v/cache/lastfailed").read_text()
+
+
 def test_without_the_plugin_there_is_no_item(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nloraperf_lint = true")
     result = pytester.runpytest("-p", "no:loraperf", "--co", "-q", "-W", "ignore::pytest.PytestConfigWarning")
@@ -275,10 +289,13 @@ def test_under_xdist(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch)
     result.stdout.fnmatch_lines([f"src/app.py:3:5: LRP102 [[]attach-after-quantize] {MESSAGE}"])
 
 
-def test_it_imports_no_torch(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_it_imports_no_torch(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins import what they like
     monkeypatch.delenv("PYTEST_ADDOPTS")
     (pytester.path / "src/app.py").write_text(f"import torch\n{FAST}")
+    if alone:
+        (pytester.path / "tests/test_app.py").write_text("import torch\n")
     pytester.makepyfile(
         import_lister="""
         import json, pathlib, sys
@@ -287,8 +304,9 @@ def test_it_imports_no_torch(pytester: pytest.Pytester, monkeypatch: pytest.Monk
             pathlib.Path("modules.json").write_text(json.dumps(list(sys.modules)))
         """
     )
-    result = pytester.runpytest_subprocess("-p", "loraperf", "-p", "import_lister", LINT)
-    result.assert_outcomes(passed=6)
+    arguments = ["-m", "loraperf_lint", ".", "src/app.py"] if alone else []
+    result = pytester.runpytest_subprocess("-p", "loraperf", "-p", "import_lister", LINT, *arguments)
+    result.assert_outcomes(passed=5 if alone else 6)
     loaded = set(json.loads((pytester.path / "modules.json").read_text()))
     assert "pytest_loraperf.order.lint.collector" in loaded
     assert loaded & {"torch", "numpy", "diffsynth", "diffusers", "wrapt", "src.app", "app"} == set()
