@@ -194,15 +194,14 @@ class World:
 
     def lookup(self, name: str) -> Value | None:
         """Return the value of a name as the innermost frame sees it."""
-        frame = self.frames[-1]
-        if name in frame.globals:
+        depth = len(self.frames) - 1
+        if name in self.frames[depth].globals:
             return self.frames[0].names.get(name)
         while True:
-            if name in frame.names:
-                return frame.names[name]
-            if frame is self.frames[0]:
-                return None
-            frame = self.frames[min(frame.parent, len(self.frames) - 1)]
+            frame = self.frames[depth]
+            if name in frame.names or depth == 0:
+                return frame.names.get(name)
+            depth = frame.parent if frame.parent < depth else 0  # the frame it was defined in may be left
 
     def bind(self, name: str, value: Value) -> None:
         """Give a name a value in the innermost frame, or in the module's where it is declared global."""
