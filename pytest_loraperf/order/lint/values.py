@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import count
 from typing import TypeVar
 
 from pytest_loraperf.order.events import Event
@@ -87,6 +88,8 @@ class Super:
 
 Value = Const | Imported | Thing | Function | Class | Partial | Super
 NONE = Const(None)
+_EITHER = count(1)
+"""Numbers of things that are one constant on some of the joined paths, and another on others."""
 
 
 @dataclass
@@ -211,10 +214,10 @@ class World:
     def is_plain(self, value: Value) -> bool:
         """Return whether nothing is known of this value that an order of operations could depend on."""
         if isinstance(value, Const):
-            return not isinstance(value.value, bool)
+            return not isinstance(value.value, bool) and not _is_fp8(value.value)
         if isinstance(value, Thing):
             return not (value.flags or value.cls or self.history(value))
-        return isinstance(value, Imported)
+        return isinstance(value, Imported) and not _is_fp8(value.name)
 
 
 def merge(worlds: list[World], limit: int) -> list[World]:
@@ -277,8 +280,15 @@ def _joined(
                 return None
             if mine == NONE:
                 changes[key] = other
+            elif isinstance(mine, Const) and other != NONE:
+                changes[key] = other if isinstance(other, Thing) else Thing(-next(_EITHER))
     for key in theirs.keys() - ours.keys():
         if not world.is_plain(theirs[key]):
             return None
         changes[key] = theirs[key]
     return changes
+
+
+def _is_fp8(name: object) -> bool:
+    """Return whether this is the name of a dtype that paths must be kept apart for."""
+    return isinstance(name, str) and name.startswith(("float8", "fp8", "torch.float8"))
