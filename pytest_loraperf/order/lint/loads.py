@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import replace
 
 from pytest_loraperf.order.calls import (
@@ -23,6 +24,9 @@ from pytest_loraperf.order.events import Event, Kind
 from pytest_loraperf.order.lint.conditions import Conditions
 from pytest_loraperf.order.lint.recognize import Items, is_fp8
 from pytest_loraperf.order.lint.values import NONE, Arguments, Const, Imported, Thing, Value, World
+
+_OWN_PEFT_MODEL = re.compile(r"(?<!Auto)Peft(?!Config)")
+"""Someone's own kind of ``PeftModel``; given a model, its ``from_pretrained`` attaches to it as well."""
 
 
 class Loads(Conditions):
@@ -79,8 +83,8 @@ class Loads(Conditions):
             if isinstance(receiver, Thing)
             else ""
         )
-        if cls.startswith(PEFT_MODELS):
-            base = self.thing(given.get(0) or given.get("model"))
+        base = self.thing(given.get(0) or given.get("model"))
+        if cls.startswith(PEFT_MODELS) or (_OWN_PEFT_MODEL.search(cls) and self._is_known_model(base, world)):
             base = self.fresh(cls, {"model"}) if base is None else base
             self._attached(base, given, node, world)
             return base
@@ -96,6 +100,9 @@ class Loads(Conditions):
             world.set(world.root(made.number), "<managed>", Const(value=True))
         self._take_components(made, given, world)
         return made
+
+    def _is_known_model(self, base: Thing | None, world: World) -> bool:
+        return base is not None and ("model" in base.flags or bool(world.history(base)))
 
     def _main(self, given: Arguments) -> Thing | None:
         """Return the denoiser that is passed in, if one is."""
