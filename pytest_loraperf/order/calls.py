@@ -41,6 +41,7 @@ class Test(StrEnum):
     FP8 = "fp8"
     NOT_FP8 = "not fp8"
     SET = "set"
+    IGNORE = "ignore"
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("diffusers", "enable_layerwise_casting", M, None, given=Given("storage_dtype", Test.NOT_FP8)),
     Operation("diffusers", "enable_layerwise_casting", M, Kind.QUANTIZE, spares_adapters=True),
     Operation("diffusers", "apply_layerwise_casting", F, Kind.QUANTIZE, 0, Given("storage_dtype", Test.FP8)),
+    Operation("diffusers", "enable_lora_hotswap", M, None, given=Given("check_compiled", Test.IGNORE)),
     Operation("diffusers", "enable_lora_hotswap", M, Kind.HOTSWAP),
     Operation("diffusers", "compile_repeated_blocks", M, Kind.COMPILE),
     # peft, and transformers' integration of it
@@ -227,7 +229,7 @@ RETURNING_ARGUMENT = frozenset(
 
 TRAINING = (
     "prepare_model_for_kbit_training", "Trainer(", ".backward(", "optimizer.step(", "print_trainable_parameters(",
-    "is_trainable=True",
+    "is_trainable=True", "torch.optim", "_optimizer(",
 )  # fmt: skip
 """Text that shows that a file trains: adapters on a quantized model are the right order there (QLoRA)."""
 

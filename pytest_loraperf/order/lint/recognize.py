@@ -9,6 +9,7 @@ from pytest_loraperf.order.lint.values import NONE, Arguments, Const, Imported, 
 
 Items = Callable[[Value | None], list[Value] | None]
 """Gives the values in a dict or list of the file, None for anything else."""
+_CONSTANTS = {Test.FALSE: "False", Test.IGNORE: "'ignore'"}
 
 
 def is_fp8(value: Value | None, items: Items) -> bool | None:
@@ -35,8 +36,8 @@ def holds(given: Given | None, arguments: Arguments, items: Items) -> bool:
         return False
     if given.test is Test.TRUE:
         return isinstance(value, Const) and bool(value.value)
-    if given.test is Test.FALSE:
-        return isinstance(value, Const) and value.value is False
+    if given.test in _CONSTANTS:
+        return isinstance(value, Const) and repr(value.value) == _CONSTANTS[given.test]
     if given.test is Test.SET:
         return value != NONE
     return is_fp8(value, items) is (given.test is Test.FP8)
