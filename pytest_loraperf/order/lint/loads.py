@@ -28,6 +28,9 @@ from pytest_loraperf.order.lint.values import NONE, Arguments, Const, Imported, 
 _OWN_PEFT_MODEL = re.compile(r"(?<!Auto)Peft(?!Config)")
 """Someone's own kind of ``PeftModel``; given a model, its ``from_pretrained`` attaches to it as well."""
 
+_QUANTIZED_FILE = re.compile(r"(?<![a-z0-9])(?:nf4|fp4|fp8|int4|int8)(?![a-z0-9])", re.IGNORECASE)
+"""What a checkpoint of quantized weights is called; DiffSynth keeps them so, and attaches LoRAs to them."""
+
 
 class Loads(Conditions):
     """Recognizing what loads a model, and what configures that."""
@@ -186,10 +189,11 @@ class Loads(Conditions):
 
     def _model_config(self, given: Arguments, world: World) -> set[str]:
         """Return what is known of a DiffSynth ``ModelConfig``."""
-        texts = [each.value for each in (*given.positional, *given.keywords.values()) if isinstance(each, Const)]
-        if any(word in text for text in texts if isinstance(text, str) for word in OTHER_COMPONENTS):
+        values = [each.value for each in (*given.positional, *given.keywords.values()) if isinstance(each, Const)]
+        texts = [each.replace("-", "_") for each in values if isinstance(each, str)]
+        if any(word in text for text in texts for word in OTHER_COMPONENTS):
             return {"config", "other"}
-        flags = {"config"}
+        flags = {"config", "quantizes", "managed"} if any(map(_QUANTIZED_FILE.search, texts)) else {"config"}
         stored = [
             is_fp8(value, self.items_of(world))
             for name in (*STORAGE_KEYWORDS, "vram_config")
