@@ -1,7 +1,7 @@
-"""The calls that change a model, as data: where each is defined, what it does, and where its model is in the call.
+"""The calls that change a model, as data: where each is defined, what it does, and where its model is in it.
 
-Positions count the arguments after ``self``. Nothing is imported here but the standard library. The linter's table of
-the same calls is ``calls``.
+Positions count the arguments after ``self``. Nothing is imported here but the standard library. The linter's table
+of the same calls is ``calls``.
 """
 
 from __future__ import annotations
