@@ -16,7 +16,6 @@ from pytest_loraperf.markers import MARKERS
 from pytest_loraperf.options import Settings, add_options, check_writable, early_order_mode, read_settings
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import CONTROL, Strategies
-from pytest_loraperf.xdist import Controller, Worker, is_controller, is_worker
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.baseline.stored import Stored
     from pytest_loraperf.specs import Gates
     from pytest_loraperf.verdict import Verdict
+    from pytest_loraperf.xdist import Controller
 
 GATES: pytest.StashKey[Gates] = pytest.StashKey()
 WORKERS: pytest.StashKey[Controller] = pytest.StashKey()
@@ -62,16 +62,33 @@ def pytest_configure(config: pytest.Config) -> None:
     session = Session(settings, strategies, tell=_teller(config), command=command, stored=stored)
     config.stash[SESSION] = session
     config.pluginmanager.register(fixtures, "loraperf-fixtures")
-    if is_worker(config):
-        config.pluginmanager.register(Worker(), "loraperf-worker")
-    elif is_controller(config):
-        config.stash[WORKERS] = workers = Controller()
-        config.pluginmanager.register(workers, "loraperf-controller")
+    if is_worker(config) or _has_workers(config):
+        _start_xdist(config)
     start_guard(config, settings.order, _noter(config))  # where a conftest named this plugin
     if settings.lint:
         _start_lint(config, settings)
     if settings.gpu_budget is not None and not is_worker(config):
         _resolve_device(session)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process runs tests for a controller of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
+def _has_workers(config: pytest.Config) -> bool:
+    option = config.option
+    return bool(getattr(option, "numprocesses", None) or getattr(option, "tx", None))
+
+
+def _start_xdist(config: pytest.Config) -> None:
+    from pytest_loraperf.xdist import Controller, Worker  # noqa: PLC0415 - only where tests are distributed
+
+    if is_worker(config):
+        config.pluginmanager.register(Worker(), "loraperf-worker")
+    else:
+        config.stash[WORKERS] = workers = Controller()
+        config.pluginmanager.register(workers, "loraperf-controller")
 
 
 def _open_stored(settings: Settings) -> Stored | None:
@@ -213,10 +230,11 @@ def _fail(item: pytest.Item, verdicts: list[Verdict]) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the results, whatever became of the tests, and give the device back."""
     config, run = session.config, session.config.stash[SESSION]
-    if not is_worker(config):
-        from pytest_loraperf.outcome import finish  # noqa: PLC0415 - only at the end
+    workers = config.stash.get(WORKERS, None)
+    if (run.settings.json or run.stored or workers) and not is_worker(config):
+        from pytest_loraperf.outcome import finish  # noqa: PLC0415 - only where there is something to write
 
-        for problem in finish(run, config.stash.get(WORKERS, None)):
+        for problem in finish(run, workers):
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
             run.notes[f"error: {problem}"] = None
     run.close()

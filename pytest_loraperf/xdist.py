@@ -19,17 +19,6 @@ WIRE = 1
 ATTRIBUTE = "loraperf"
 
 
-def is_worker(config: pytest.Config) -> bool:
-    """Whether this process runs tests for a controller."""
-    return hasattr(config, "workerinput")
-
-
-def is_controller(config: pytest.Config) -> bool:
-    """Whether the tests of this run are run by workers."""
-    distributes = getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None)
-    return bool(distributes) and not is_worker(config)
-
-
 class Worker:
     """Sends all that was measured so far with the report of each test that used us.
 

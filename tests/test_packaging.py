@@ -39,6 +39,7 @@ MAY_IMPORT_PYTEST = (
     "fixtures",
     "specs",
     "guard",
+    "xdist",
     "order.lint.collector",
 )
 STARTS_LIGHT = ("plugin", "options", "markers", "hookspec", "fixtures", "session", "guard")

@@ -159,7 +159,7 @@ def test_json_has_samples_verdicts_and_the_command(pytester: pytest.Pytester) ->
     assert {" ".join(sorted(each.split())) for each in comparison["order"]} == {"fused standard_lora"}
     gains = [fused["lora"].pop(name) for name in ("gain_min", "gain_median")]
     assert gains == pytest.approx([1, 1], abs=0.02)
-    assert fused["lora"] == {"layers_matched": 28, "layers_total": 34, "rank": 64}
+    assert fused["lora"] == {"layers_matched": 28, "layers_total": 34, "rank": 64, "gains": {}}
     assert fused["vram"]["setup_peak"] >= fused["vram"]["resident"] > 10**6
     found = [(verdict["strategy"], verdict["code"], verdict["status"]) for verdict in data["verdicts"]]
     assert found == [("fused", "lora-effect", "PASS"), ("fused", "latency", "PASS")]
