@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.gpu.assign import read_gpus
 from pytest_loraperf.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Settings:
     lint: bool = False
     lint_select: tuple[str, ...] = ()
     lint_ignore: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
     json: Path | None = None
 
 
@@ -220,6 +222,13 @@ OPTIONS = (
         "CODES",
     ),
     Option("--loraperf-lint-ignore", "lint_ignore", read_codes, "do not lint for these", "CODES"),
+    Option(
+        "--loraperf-gpus",
+        "gpus",
+        read_gpus,
+        "let each worker of pytest-xdist see one GPU alone: auto shares out those that there are, 0,1 these",
+        "GPUS",
+    ),
     Option("--loraperf-json", "json", Path, "write the results to this file", "FILE"),
 )
 
@@ -283,6 +292,16 @@ def early_order_mode(config: pytest.Config) -> str:
     """Return ``--loraperf-order`` before the settings are resolved, not checked yet."""
     given = getattr(config.known_args_namespace, "loraperf_order", None)
     return str(given or config.getini("loraperf_order") or Settings.order).strip()
+
+
+def early_gpus(config: pytest.Config) -> tuple[str, ...]:
+    """Return ``--loraperf-gpus`` before the settings are resolved.
+
+    Raises:
+        LoraperfError: it is not understood.
+    """
+    given = getattr(config.known_args_namespace, "loraperf_gpus", None) or config.getini("loraperf_gpus")
+    return read_gpus(str(given).strip()) if given else ()
 
 
 def check_writable(path: Path, flag: str = "--loraperf-json") -> None:

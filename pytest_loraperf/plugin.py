@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
@@ -13,7 +14,14 @@ from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.fixtures import RECORD, SESSION, one_clear_line
 from pytest_loraperf.guard import start_guard
 from pytest_loraperf.markers import MARKERS
-from pytest_loraperf.options import Settings, add_options, check_writable, early_order_mode, read_settings
+from pytest_loraperf.options import (
+    Settings,
+    add_options,
+    check_writable,
+    early_gpus,
+    early_order_mode,
+    read_settings,
+)
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import CONTROL, Strategies
 
@@ -41,8 +49,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Put the order guard up before a conftest imports a library."""
+    """Give a worker its GPU, and put the order guard up, before a conftest imports a library."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _assign_gpu(early_config, os.environ["PYTEST_XDIST_WORKER"])
     start_guard(early_config, early_order_mode(early_config), _noter(early_config))
+
+
+def _assign_gpu(config: pytest.Config, worker: str) -> None:
+    try:
+        gpus = early_gpus(config)
+    except LoraperfError as error:
+        raise pytest.UsageError(f"loraperf: --loraperf-gpus: {error}") from error
+    if gpus:
+        from pytest_loraperf.gpu import assign, nvml  # noqa: PLC0415 - only where there are workers
+
+        assign.assign_gpu(worker, gpus, os.environ, lambda: len(nvml.device_names()))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -190,3 +190,31 @@ def test_a_lock_is_not_left_behind(
 
     with FileLock(lock, timeout=0):
         pass
+
+
+@pytest.mark.parametrize("by_ini", [False, True])
+def test_each_worker_sees_a_gpu_of_its_own(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, by_ini: bool
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pytester.makepyfile("""
+        import os
+        import pytest
+
+        SEEN_AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
+
+        @pytest.mark.parametrize("number", range(8))
+        def test_it(number, worker_id, record_property):
+            assert SEEN_AT_IMPORT == {"gw0": "5", "gw1": "7"}[worker_id]
+    """)
+    if by_ini:
+        pytester.makeini("[pytest]\nloraperf_gpus = 5,7")
+    pytester.runpytest_subprocess("-n2", *([] if by_ini else ["--loraperf-gpus=5,7"])).assert_outcomes(passed=8)
+
+
+def test_gpus_that_are_not_understood(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess("-n2", "--loraperf-gpus=some")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: loraperf: --loraperf-gpus: got 'some'; allowed are auto, or numbers or UUIDs of GPUs such as 0,1"]
+    )
