@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -123,7 +124,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Workshop:
-    """What all benches of one run share."""
+    """What all benches of one run share.
+
+    ``alone`` keeps other processes that measure from meeting a build or a generation of this one.
+    """
 
     device: Device
     backend: Backend
@@ -133,6 +137,7 @@ class Workshop:
     watch: Stopwatch
     tell: Tell
     spare_memory: Callable[[], int] = spare_memory
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class Bench:
@@ -161,12 +166,13 @@ class Bench:
         # Last used is last in the dict, and first to stay.
         self.arms.pop(name, None)
         self.arms[name] = arm
-        if arm.pipeline is None or arm.alone:
-            self._make_room(arm, keep=())
-        if arm.parked is not None and arm.berth is not None:
-            self._unpark(arm, arm.berth)
-        if arm.pipeline is None:
-            self._build(arm)
+        with self.shop.alone():
+            if arm.pipeline is None or arm.alone:
+                self._make_room(arm, keep=())
+            if arm.parked is not None and arm.berth is not None:
+                self._unpark(arm, arm.berth)
+            if arm.pipeline is None:
+                self._build(arm)
         return arm
 
     def together(self, names: Sequence[str]) -> bool:
@@ -197,6 +203,10 @@ class Bench:
 
     def generate(self, name: str, request: Request) -> Generation:
         """Run one generation, its memory measured."""
+        with self.shop.alone():
+            return self._generate(name, request)
+
+    def _generate(self, name: str, request: Request) -> Generation:
         arm = self.arm(name)
         made: list[Generation] = []
         with self.shop.ledger.operation(self._holder(name), arm.runtime_peak):

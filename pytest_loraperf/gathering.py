@@ -181,6 +181,7 @@ def _strategy(session: Session, bench: Bench, arm: Arm) -> StrategyResult:
         output=_output(bench, arm.name),
         lora=_coverage(arm),
         error=arm.error,
+        model=str(bench.model),
     )
 
 

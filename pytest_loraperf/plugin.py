@@ -202,6 +202,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     """Open the test's record, skip what the device cannot run, and watch the memory of its set-up."""
     session = item.config.stash[SESSION]
     gates = item.stash.get(GATES, None)
+    _forget_last_run(item, session)
     item.stash[RECORD] = record = session.records[item.nodeid] = TestRecord(item.nodeid, gates, _only_reads(item))
     with one_clear_line():
         reason = session.why_not(gates)
@@ -209,6 +210,13 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
         pytest.skip(reason)
     with session.watch_phase(record, "setup"):
         return (yield)
+
+
+def _forget_last_run(item: pytest.Item, session: Session) -> None:
+    """Forget what an earlier run of the same test found, where a plugin runs it again."""
+    item.user_properties[:] = [pair for pair in item.user_properties if not pair[0].startswith("loraperf_")]
+    if session.stored is not None:
+        session.stored.measured.pop(item.nodeid, None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -271,5 +279,5 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
     lines = summary_lines(run, workers, terminalreporter._tw.fullwidth)  # noqa: SLF001 - pytest offers no other way to the width
     if lines:
         terminalreporter.section("loraperf")
-        for line in lines:
+        for line in (*lines, *(run.stored.diff if run.stored else ())):
             terminalreporter.line(line)

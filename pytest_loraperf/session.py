@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.baseline.stored import Stored
     from pytest_loraperf.bench import Bench, Workshop
     from pytest_loraperf.gpu.device import Device
+    from pytest_loraperf.gpu.lock import DeviceLock
     from pytest_loraperf.measure.ledger import Charge, Ledger
     from pytest_loraperf.measure.monitor import Monitor
     from pytest_loraperf.measure.pairs import Measurer
@@ -117,14 +118,19 @@ class Session:
     @cached_property
     def measurer(self) -> Measurer:
         """Takes samples on this device."""
-        from pytest_loraperf.gpu.lock import DeviceLock  # noqa: PLC0415
         from pytest_loraperf.measure.pairs import Measurer  # noqa: PLC0415 - imports torch
         from pytest_loraperf.measure.timing import Plan, Stopwatch  # noqa: PLC0415
 
         watch = Stopwatch(self.clock or perf_counter, self.device.synchronize, self.device.gpu_mark)
         plan = Plan(self.settings.rounds, self.settings.max_seconds)
-        lock = DeviceLock(self.device.uuid or self.device.torch_name, self.tell, self._note)
-        return Measurer(plan, watch, self.tell, self.monitor, lock.held)
+        return Measurer(plan, watch, self.tell, self.monitor, self.lock.held)
+
+    @cached_property
+    def lock(self) -> DeviceLock:
+        """Keeps other processes from using the device while this one measures or builds."""
+        from pytest_loraperf.gpu.lock import DeviceLock  # noqa: PLC0415 - start-up
+
+        return DeviceLock(self.device.uuid or self.device.torch_name, self.tell, self._note)
 
     def _note(self, line: str) -> None:
         self.notes[line] = None
@@ -148,6 +154,7 @@ class Session:
             ledger=self.ledger,
             watch=self.measurer.watch,
             tell=self.tell,
+            alone=self.lock.held,
         )
 
     def model(self, value: object = None) -> ModelSpec:

@@ -13,6 +13,7 @@ from pytest_loraperf.fixtures import RECORD, SESSION
 if TYPE_CHECKING:
     from pytest_loraperf.baseline.record import Measured
     from pytest_loraperf.report.results import Results
+    from pytest_loraperf.session import Session
 
 WIRE = 1
 """The version of what is sent: ``{"wire": 1, "results": RESULTS, "measured": {NODEID: MEASURED}}``."""
@@ -25,14 +26,20 @@ class Worker:
     So what a worker has measured is there when it crashes later.
     """
 
+    def __init__(self) -> None:
+        self._sent: object = None
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Add it to the report of the call."""
         report = yield
-        record = item.stash.get(RECORD, None)
-        if call.when == "call" and record is not None and record.verdicts:
+        record, run = item.stash.get(RECORD, None), item.config.stash[SESSION]
+        state = _state(run)
+        judged = call.when == "call" and record is not None and bool(record.verdicts)
+        if judged or (state != self._sent and (run.benches or run.measured)):
+            self._sent = state
             setattr(report, ATTRIBUTE, _sent(item.config))
         return report
 
@@ -92,6 +99,13 @@ class Controller:
             for worker, sent in sorted(self._sent.items())
             for nodeid, found in sent["measured"].items()
         }
+
+
+def _state(run: Session) -> object:
+    """Return what differs once there is more to send."""
+    arms = [(arm.name, arm.error, len(arm.setup)) for bench in run.benches.values() for arm in bench.arms.values()]
+    rounds = sum(len(rounds.taken) for rounds in run.measurer) if run.measured else 0
+    return arms, rounds, len(run.notes)
 
 
 def _read(kind: type[Results], worker: str, data: object) -> Results:

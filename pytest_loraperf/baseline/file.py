@@ -87,8 +87,8 @@ def baseline_text(baseline: Baseline) -> str:
 
 def _block(key: str, record: Record) -> str:
     plain = to_plain(record)
-    lines = [f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in plain.items()]
-    return f"{json.dumps(key, ensure_ascii=False)}: {{\n" + ",\n".join(lines) + "\n},"
+    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in plain.items()]
+    return f"{json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n},"
 
 
 def _from_json(data: object) -> Baseline:

@@ -10,6 +10,7 @@ from datetime import date
 
 from pytest_loraperf.baseline.file import baseline_text
 from pytest_loraperf.baseline.record import VERSIONS, Baseline, Measured, Record, Sampled, Subject
+from pytest_loraperf.report.table import one_line
 from pytest_loraperf.units import format_duration
 from pytest_loraperf.verdict.decision import CLEAR_ROUNDS, Decision
 from pytest_loraperf.verdict.types import Status, Verdict
@@ -49,23 +50,38 @@ def judge_baseline(measured: Measured, baseline: Baseline, terms: Terms) -> Iter
         return
     age = _age(record.last, terms.today)
     if age is None or age > terms.max_age_days:
-        yield _stale(f"the baseline of {subject.name} {_old(record.last, age, terms)}", terms)
+        yield _stale(f"the baseline of {one_line(subject.name)} {_old(record.last, age, terms)}", terms)
     yield _slower(measured, record, record.last, CODE, terms)
+    yield from _reference(measured, record.last)
     if record.anchor != record.last:
         yield _slower(measured, record, record.anchor, EROSION, terms)
 
 
 def accepted(measured: Measured, baseline: Baseline) -> Record:
-    """Return the record with these samples as the last ones; its anchor and what was edited by hand are kept."""
+    """Return the record with these samples as the last ones; what was edited by hand is kept.
+
+    So is its anchor, unless these are faster by more than a slowdown may be: then it is moved to them.
+    """
     kept = baseline.records.get(measured.subject.key)
     if kept is None:
         return Record(subject=measured.subject, last=measured.sampled, anchor=measured.sampled)
-    return replace(kept, last=measured.sampled)
+    faster = _ratio(measured.sampled, kept.anchor, 1 / (1 + MAX_SLOWDOWN)).status is Status.PASS
+    return replace(kept, last=measured.sampled, anchor=measured.sampled if faster else kept.anchor)
 
 
 def with_accepted(baseline: Baseline, measured: Iterable[Measured]) -> Baseline:
     """Return the baseline with what was measured accepted; records of other classes of machine stay."""
-    return Baseline({**baseline.records, **{each.subject.key: accepted(each, baseline) for each in measured}})
+    best: dict[str, Measured] = {}
+    for each in measured:
+        other = best.get(each.subject.key)
+        if other is None or _tells_more(each.sampled, other.sampled):
+            best[each.subject.key] = each
+    return Baseline({**baseline.records, **{key: accepted(each, baseline) for key, each in best.items()}})
+
+
+def _tells_more(sampled: Sampled, other: Sampled) -> bool:
+    """Whether samples are the ones to keep of a subject that several tests measured."""
+    return (bool(sampled.reference), len(sampled.samples_s)) > (bool(other.reference), len(other.samples_s))
 
 
 def changes(before: Baseline, after: Baseline) -> Iterator[str]:
@@ -84,11 +100,11 @@ def _absent(subject: Subject, relatives: list[Record], terms: Terms) -> Verdict:
             for name in VERSIONS
             if getattr(near, name) != getattr(subject, name)
         )
-        return _stale(f"the baseline of {subject.name} is of {told}", terms)
+        return _stale(f"the baseline of {one_line(subject.name)} is of {told}", terms)
     return Verdict(
         Status.FAIL if terms.strict else Status.SKIPPED,
         MISSING,
-        f"no baseline of {subject.name} on {subject.gpu} with these versions, this model and request; "
+        f"no baseline of {one_line(subject.name)} on {subject.gpu} with these versions, this model and request; "
         f"make it with: {terms.command}",
     )
 
@@ -116,16 +132,13 @@ def _old(sampled: Sampled, age: int | None, terms: Terms) -> str:
 
 
 def _slower(measured: Measured, record: Record, then: Sampled, code: str, terms: Terms) -> Verdict:
-    now, name = measured.sampled, measured.subject.name
+    now, name = measured.sampled, one_line(measured.subject.name)
     allowed = _allowed(record, code)
     limit = 1 + max(allowed, record.allow_s / then.median_s)
-    by_ratio = now.reference == then.reference and min(len(now.ratios), len(then.ratios)) >= CLEAR_ROUNDS
-    found = decide_unpaired(
-        *((now.ratios, then.ratios) if by_ratio else (now.samples_s, then.samples_s)), max_ratio=limit
-    )
+    found = _ratio(now, then, limit)
     low, high = found.interval
     span = f"{low:.3f}–{high:.3f}, " if math.isfinite(high) else ""
-    basis = f", as ratios to {now.reference}" if by_ratio else ""
+    basis = _basis(now, then)
     which = "first" if code == EROSION else "last"
     head = (
         f"{name} takes {found.ratio:.3f}× as long as in the {which} accepted run of {then.created} "
@@ -136,6 +149,41 @@ def _slower(measured: Measured, record: Record, then: Sampled, code: str, terms:
         for title, each in ((then.created, then), ("now", now))
     )
     return _verdict(found, code, head, f"the allowed {limit:.4g}×", detail, limit, terms)
+
+
+def _by_ratio(now: Sampled, then: Sampled) -> bool:
+    return now.reference == then.reference and min(len(now.ratios), len(then.ratios)) >= CLEAR_ROUNDS
+
+
+def _ratio(now: Sampled, then: Sampled, limit: float) -> Decision:
+    if _by_ratio(now, then):
+        return decide_unpaired(now.ratios, then.ratios, max_ratio=limit)
+    return decide_unpaired(now.samples_s, then.samples_s, max_ratio=limit)
+
+
+def _basis(now: Sampled, then: Sampled) -> str:
+    if _by_ratio(now, then):
+        return f", as ratios to {one_line(now.reference)}"
+    if now.reference != then.reference:
+        beside = (one_line(each.reference) or "nothing" for each in (now, then))
+        return ", in seconds, since it ran beside {} and beside {} then".format(*beside)
+    return ""
+
+
+def _reference(measured: Measured, then: Sampled) -> Iterator[Verdict]:
+    """Tell where the reference itself became slower: ratios to it hide what slows both down."""
+    now = measured.sampled
+    if not _by_ratio(now, then):
+        return
+    found = decide_unpaired(now.reference_s, then.reference_s, max_ratio=1 + MAX_SLOWDOWN)
+    if found.status is Status.FAIL:
+        yield Verdict(
+            Status.SKIPPED,
+            CODE,
+            f"{one_line(now.reference)}, which {one_line(measured.subject.name)} is compared with, takes "
+            f"{found.ratio:.3f}× as long as in the run of {then.created}: a slower machine, or a change that "
+            "slows both down, which ratios do not show",
+        )
 
 
 def _allowed(record: Record, code: str) -> float:
@@ -152,6 +200,8 @@ def _verdict(
         return Verdict(Status.PASS, code, f"{head}, within {allowed}", detail, terms.command if faster else None)
     if found.status is Status.FAIL:
         advice = f"look for what changed, or accept it with: {terms.command}"
+        if code == EROSION:
+            advice = "look for what crept in, or raise max_erosion of its record in the file"
         return Verdict(Status.FAIL, code, f"{head}, over {allowed}; {advice}", detail)
     advice = "take more rounds (--loraperf-rounds, --loraperf-max-seconds) on a quieter machine"
     return Verdict(Status.INCONCLUSIVE, code, f"{head}: cannot tell whether it holds {allowed}; {advice}", detail)

@@ -42,7 +42,7 @@ def _sampled(session: Session, subject: Workload, created: str) -> Sampled:
 
 def _pair(session: Session, subject: Workload) -> Rounds | None:
     """Return the rounds that the subject shared with one other, best with the reference strategy."""
-    shared = (rounds for rounds in session.measurer if rounds.interleaved)
+    shared = (rounds for rounds in session.measurer if rounds.interleaved and not rounds.errors)
     pairs = [rounds for rounds in shared if rounds.keys[0] == subject.key and len(set(rounds.keys)) == PAIR]
     return max(pairs, key=lambda rounds: rounds.workloads[1].name == REFERENCE, default=None)
 

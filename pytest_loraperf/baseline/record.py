@@ -11,7 +11,10 @@ from typing import Any
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.schema import to_plain
+from pytest_loraperf.report.table import one_line
 
+SHOWN = 200
+"""Letters of a key that are there to be read; the digest after them tells keys apart."""
 VERSIONS = ("driver", "torch", "backend")
 """The fields of a subject that change when something is installed anew."""
 
@@ -37,9 +40,9 @@ class Subject:
     @property
     def key(self) -> str:
         """A readable name, and a digest of every field."""
-        text = json.dumps(to_plain(self), sort_keys=True, ensure_ascii=False)
+        digest = hashlib.sha256(json.dumps(to_plain(self), sort_keys=True).encode()).hexdigest()
         where = f" of {self.test}" if self.test else ""
-        return f"{self.name}{where} on {self.gpu} [{hashlib.sha256(text.encode()).hexdigest()[:12]}]"
+        return f"{one_line(f'{self.name}{where} on {self.gpu}')[:SHOWN]} [{digest[:12]}]"
 
     def differences(self, other: Subject) -> Iterator[str]:
         """Yield the names of the fields in which two subjects differ."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from pytest_loraperf.baseline.file import read_baseline, update_baseline
 from pytest_loraperf.baseline.record import Baseline, Measured
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import Settings
+from pytest_loraperf.options import Settings, check_writable
+from pytest_loraperf.report.table import one_line
 
 if TYPE_CHECKING:
     from pytest_loraperf.report.results import VerdictRecord
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
     from pytest_loraperf.verdict import Verdict
 
 UPDATE = "--loraperf-update-baseline"
+ENOUGH = 5
+"""Samples of each of two runs below which the rank-sum test cannot be sure enough, whatever they are."""
 
 
 @dataclass
 class Stored:
     """The baseline that a run is held to, or that it updates.
 
-    ``measured`` is what each test measured, by its node id; tests inject ``today``.
+    ``measured`` is what each test measured, by its node id, ``diff`` what an update changed in the file; tests
+    inject ``today``.
     """
 
     path: Path
@@ -36,6 +40,7 @@ class Stored:
     max_age_days: int
     today: date = field(default_factory=date.today)
     measured: dict[str, Measured] = field(default_factory=dict)
+    diff: list[str] = field(default_factory=list)
 
     def judge(self, session: Session, record: TestRecord) -> Iterator[Verdict]:
         """Yield the verdicts on a test; none where the run updates what it would be held to."""
@@ -74,15 +79,26 @@ class Stored:
 
         if accepted:
             update_baseline(self.path, change)
-            names = ", ".join(dict.fromkeys(found.subject.name for found in accepted))
+            self.diff = list(changes(*seen))
+            names = one_line(", ".join(dict.fromkeys(found.subject.name for found in accepted)))
             yield f"baseline {self.path}: accepted {names}; commit it"
-            yield from changes(*seen)
+            yield from _too_few(self.path, accepted)
         else:
             yield f"baseline {self.path}: nothing was accepted, since no test with a gate on time passed"
         for found in self.measured.values():
             if found.subject.key in failed:
-                name = found.subject.name
+                name = one_line(found.subject.name)
                 yield f"baseline {self.path}: {name} is not accepted, since a gate of its tests failed"
+
+
+def _too_few(path: Path, accepted: Iterable[Measured]) -> Iterator[str]:
+    for found in accepted:
+        count = len(found.sampled.samples_s)
+        if count < ENOUGH:
+            yield (
+                f"warning: baseline {path}: {one_line(found.subject.name)} has {count} samples, and no run can be "
+                f"told from fewer than {ENOUGH}; give it more time (--loraperf-max-seconds)"
+            )
 
 
 def open_stored(settings: Settings) -> Stored | None:
@@ -95,9 +111,13 @@ def open_stored(settings: Settings) -> Stored | None:
         if settings.update_baseline:
             raise LoraperfError(f"{UPDATE}: no file to update; name it with --loraperf-baseline=FILE")
         return None
+    path = settings.baseline.absolute()  # wherever tests go
+    found = read_baseline(path)
+    if settings.update_baseline:
+        check_writable(path, "--loraperf-baseline")
     return Stored(
-        settings.baseline,
-        read_baseline(settings.baseline),
+        path,
+        found,
         settings.update_baseline,
         settings.strict or in_ci(),
         settings.baseline_days,

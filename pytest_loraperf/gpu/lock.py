@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pytest_loraperf.errors import LoraperfError
 
-WAIT_SECONDS = 1800.0
-"""How long to wait for other measurements: longer than any that is not stuck."""
+WAIT_SECONDS = 7200.0
+"""How long to wait for others: several workers may queue, each for the builds and rounds of a gate."""
+POLL_SECONDS = 0.1
+SHARED = Path("/tmp")  # noqa: S108 - the one folder that all users and sessions of a host have
+ANYONE = 0o666
 
 
 class DeviceLock:
     """A lock of the whole host on one device, named by its UUID.
 
-    It is a file in the folder for temporary files that the operating system locks: it is free again when its
-    holder ends, however that comes. ``tell`` takes lines of progress, ``note`` a line for the summary.
+    It is a file that the operating system locks: it is free again when its holder ends, however that comes.
+    ``tell`` takes lines of progress, ``note`` a line for the summary. It is in ``/tmp`` whatever ``TMPDIR`` says,
+    and not one of filelock's, since those refuse a file that another user has made.
     """
 
     def __init__(
@@ -32,11 +36,12 @@ class DeviceLock:
         wait: float = WAIT_SECONDS,
     ) -> None:
         name = re.sub(r"[^A-Za-z0-9.-]+", "-", device)
-        self.path = (folder or Path(tempfile.gettempdir())) / f"pytest-loraperf-{name}.lock"
+        shared = SHARED if SHARED.is_dir() else Path(tempfile.gettempdir())
+        self.path = (folder or shared) / f"pytest-loraperf-{name}.lock"
         self.wait = wait
         self._device, self._tell, self._note = device, tell, note
-        # Others on the host may be other users.
-        self._lock = FileLock(self.path, mode=0o666)
+        self._file: int | None = None
+        self._depth = 0
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -45,31 +50,69 @@ class DeviceLock:
         Where there can be no lock, that is noted, and the measurement goes on without.
 
         Raises:
-            LoraperfError: another process has held it for ``wait`` seconds.
+            LoraperfError: others have held it for ``wait`` seconds.
         """
-        locked = self._acquire()
+        if not self._depth:
+            self._file = self._acquire()
+        self._depth += 1
         try:
             yield
         finally:
-            if locked:
-                self._lock.release()
+            self._depth -= 1
+            if not self._depth and self._file is not None:
+                os.close(self._file)  # which gives the lock back
+                self._file = None
 
-    def _acquire(self) -> bool:
+    def _acquire(self) -> int | None:
         try:
-            try:
-                self._lock.acquire(timeout=0)
-            except Timeout:
-                self._tell(f"waiting for another process that measures on {self._device}")
-                self._lock.acquire(timeout=self.wait)
-        except Timeout as error:
+            file = _open(self.path)
+        except (OSError, ValueError) as error:
+            self._note(_unlocked(self.path, self._device, str(error)))
+            return None
+        try:
+            locked = self._wait_for(file)
+        except (OSError, ImportError) as error:
+            os.close(file)
+            self._note(_unlocked(self.path, self._device, str(error)))
+            return None
+        if not locked:
+            os.close(file)
             raise LoraperfError(
-                f"another process has been measuring on {self._device} for {self.wait:.0f} s "
-                f"(it holds {self.path}); look whether it is stuck, and run this again"
-            ) from error
-        except (OSError, NotImplementedError) as error:
-            self._note(
-                f"warning: {self.path} cannot be locked ({error}): another process may measure on {self._device} "
-                "at the same time; remove the file, or set TMPDIR to a folder that can be written"
+                f"other processes have been measuring on {self._device} for {self.wait:.0f} s (they hold "
+                f"{self.path}); look whether one is stuck, and run this again"
             )
-            return False
-        return True
+        return file
+
+    def _wait_for(self, file: int) -> bool:
+        import fcntl  # noqa: PLC0415 - Windows has none, and measures without a lock
+
+        deadline, told = time.monotonic() + self.wait, False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    self._tell(f"waiting for another process that measures on {self._device}")
+                told = True
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(POLL_SECONDS)
+            else:
+                return True
+
+
+def _open(path: Path) -> int:
+    """Open the file for locking; one that is there is not to be created, which a shared folder may forbid."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, ANYONE)
+        os.chmod(path, ANYONE)  # noqa: PTH101 - whatever the umask is, others on the host may be other users
+        return file
+
+
+def _unlocked(path: Path, device: str, why: str) -> str:
+    return (
+        f"warning: {path} cannot be locked ({why}): another process may measure on {device} at the same time; "
+        "remove the file, or let all users write it"
+    )

@@ -212,8 +212,8 @@ def _in_turns(rounds: Rounds, watch: Stopwatch) -> Callable[[Workload], Sample]:
 
 def _make_ready(rounds: Rounds, workload: Workload, watch: Stopwatch) -> None:
     first = workload.prepare()
-    if rounds.taken and workload.key in rounds.taken[-1]:
-        # It was warm a round ago: one call fetches what it lost since.
+    if first is not None and rounds.taken and workload.key in rounds.taken[-1]:
+        # It was warm a round ago, and need not compile: one call fetches what it lost since.
         first = rounds.taken[-1][workload.key].seconds
     called = warm_up(lambda: workload.call(NO_TICK), watch, first)
     rounds.first.setdefault(workload.key, called)

@@ -18,8 +18,10 @@ def merge(parts: Sequence[Results], order: Iterable[str]) -> Results:
     took the most, its memory the most that any saw. Verdicts, comparisons and notes are all kept.
     """
     measured = [part for part in parts if part.machine.device] or list(parts)
-    names = dict.fromkeys((*order, *(name for part in parts for name in part.strategies)))
-    found = {name: [part.strategies[name] for part in parts if name in part.strategies] for name in names}
+    model = measured[0].model
+    told = [{_label(name, each, model): each for name, each in part.strategies.items()} for part in parts]
+    names = dict.fromkeys((*order, *(name for strategies in told for name in strategies)))
+    found = {name: [strategies[name] for strategies in told if name in strategies] for name in names}
     return replace(
         measured[0],
         created=max(part.created for part in parts),
@@ -28,6 +30,12 @@ def merge(parts: Sequence[Results], order: Iterable[str]) -> Results:
         comparisons=tuple(taken for part in parts for taken in part.comparisons),
         notes=(*dict.fromkeys(note for part in parts for note in part.notes), *_unlike(measured)),
     )
+
+
+def _label(name: str, found: StrategyResult, model: str) -> str:
+    """Return the name, with the model where that is another than the run's."""
+    plain = name.partition(" (")[0]
+    return plain if found.model in ("", model) else f"{plain} ({found.model})"
 
 
 def _unlike(parts: Sequence[Results]) -> list[str]:
@@ -50,6 +58,8 @@ def _strategy(several: Sequence[StrategyResult]) -> StrategyResult:
         if each.name not in TAKEN_TOGETHER and getattr(most, each.name) == getattr(empty, each.name)
     }
     told = {name: value for name, value in lacking.items() if value}
+    if most.samples_s:
+        told["error"] = most.error  # what another worker could not build, this one did
     return replace(most, **told, vram=_vram([found.vram for found in several]))  # type: ignore[arg-type]  # names of fields
 
 

@@ -127,7 +127,8 @@ class ComparisonRecord:
 class StrategyResult:
     """All that is known of one strategy.
 
-    ``samples_s`` is wall time in seconds a generation of ``requests``, round by round, ``gpu_s`` the GPU's share.
+    ``samples_s`` is wall time in seconds a generation of ``requests``, round by round, ``gpu_s`` the GPU's share;
+    ``model`` is what was built, empty in files of before.
     """
 
     steps: tuple[str, ...] = ()
@@ -146,6 +147,7 @@ class StrategyResult:
     output: OutputComparison | None = None
     lora: LoraCoverage | None = None
     error: str | None = None
+    model: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -327,3 +328,12 @@ def test_what_one_arm_compiles_is_no_business_of_another(session: Session, adapt
     assert len({id(code) for code in (codes[0][0], codes[1][0], kind.forward.__code__)}) == 3
     assert codes[0][0] == codes[1][0] == kind.forward.__code__
     second.close()
+
+
+def test_someones_own_forward_stays_when_it_is_compiled(session: Session, adapter: Path) -> None:
+    pipe = session.shop.backend.build(session.bench().model, session.device, on_cpu=False)
+    block = pipe.dit.transformer_blocks[0]
+    block.forward = own = functools.partial(type(block).forward, block)
+    session.shop.backend.apply(pipe, COMPILE, ())
+    assert block.forward is own
+    assert "forward" in vars(pipe.dit.transformer_blocks[1])

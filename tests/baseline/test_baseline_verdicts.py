@@ -59,7 +59,7 @@ def test_a_slowdown_fails_with_what_to_do() -> None:
 
 def test_ratios_to_the_reference_come_first() -> None:
     # The whole machine is half as fast; the strategy is as fast as ever beside the other.
-    (verdict,) = judged(sampled(1.6, 1, reference=2.0), sampled(0.8, 2, reference=1.0))
+    verdict, _ = judged(sampled(1.6, 1, reference=2.0), sampled(0.8, 2, reference=1.0))
     assert verdict.status is Status.PASS
     assert "15 against 15 samples, as ratios to standard_lora), within the allowed 1.05×" in verdict.message
     (verdict,) = judged(sampled(0.9, 1, reference=1.0), sampled(0.8, 2, reference=1.0))
@@ -102,6 +102,32 @@ class TestErosion:
         assert statuses(judged(sampled(1.03, 1), sampled(1.02, 2), anchor=anchor))["baseline-erosion"] == "PASS"
         found = judged(sampled(1.16, 1), sampled(1.13, 2), anchor=anchor, max_erosion=0.3)
         assert statuses(found)["baseline-erosion"] == "PASS"
+
+    def test_a_clear_speed_up_moves_the_anchor(self) -> None:
+        slow, fast = sampled(1.0, 1), sampled(0.8, 2)
+        stored = with_accepted(Baseline(), [Measured(SUBJECT, slow)])
+        for now, anchor in ((sampled(0.99, 3), slow), (fast, fast)):
+            after = with_accepted(stored, [Measured(SUBJECT, now)])
+            assert after.records[SUBJECT.key].anchor == anchor
+
+    def test_what_to_do_is_no_update_which_keeps_the_anchor(self) -> None:
+        found = judged(sampled(1.16, 1), sampled(1.13, 2), anchor=sampled(1.0, 3))
+        assert found[1].message.endswith("look for what crept in, or raise max_erosion of its record in the file")
+
+
+class TestReference:
+    def test_that_slows_down_too_is_told(self) -> None:
+        found = judged(sampled(2.0, 1, reference=2.2), sampled(1.0, 2, reference=1.0))
+        assert [verdict.status for verdict in found] == [Status.PASS, Status.SKIPPED]
+        assert found[1].message.startswith("standard_lora, which fused is compared with, takes 2.")
+        assert found[1].message.endswith(
+            "as long as in the run of 2026-11-20: a slower machine, or a change that slows both down, "
+            "which ratios do not show"
+        )
+
+    def test_that_is_another_one_is_told(self) -> None:
+        (verdict,) = judged(sampled(0.8, 1, reference=1.0), sampled(0.8, 2))
+        assert ", in seconds, since it ran beside standard_lora and beside nothing then)" in verdict.message
 
 
 class TestImprovement:
@@ -170,7 +196,7 @@ class TestWhatABaselineCannotSay:
 
 class TestAccepting:
     def test_the_first_is_the_anchor_and_stays(self) -> None:
-        first, second = sampled(1.0, 1), sampled(0.9, 2)
+        first, second = sampled(1.0, 1), sampled(0.98, 2)
         stored = accepted(Measured(SUBJECT, first), Baseline())
         assert stored.anchor == stored.last == first
         edited = Baseline({SUBJECT.key: replace(stored, max_slowdown=0.2, allow_s=0.01)})
@@ -184,9 +210,15 @@ class TestAccepting:
         assert set(after.records) == {other.subject.key, SUBJECT.key}
         assert after.records[other.subject.key] is other
 
+    def test_of_two_tests_the_samples_that_tell_more(self) -> None:
+        alone, beside = sampled(1.0, 1), sampled(1.0, 2, reference=1.2)
+        for order in ((alone, beside), (beside, alone)):
+            after = with_accepted(Baseline(), [Measured(SUBJECT, each) for each in order])
+            assert after.records[SUBJECT.key].last == beside
+
     def test_the_diff_to_commit(self) -> None:
         before = with_accepted(Baseline(), [Measured(SUBJECT, sampled(1.0, 1))])
-        after = with_accepted(before, [Measured(SUBJECT, sampled(0.8, 2, created="2026-11-24"))])
+        after = with_accepted(before, [Measured(SUBJECT, sampled(0.98, 2, created="2026-11-24"))])
         lines = list(changes(before, after))
         assert [line[:45] for line in lines if line[0] in "+-"] == [
             "--- before",
@@ -196,3 +228,11 @@ class TestAccepting:
         ]
         assert max(map(len, lines)) == 110
         assert list(changes(after, after)) == []
+
+
+def test_hostile_names_stay_in_their_line() -> None:
+    hostile = replace(SUBJECT, name="x\n::error::boom|" + "y" * 10_000, adapters=("caf\udce9:1",))
+    found = judge_baseline(Measured(hostile, sampled(1.0, 1)), Baseline(), TERMS)
+    assert all("\n" not in verdict.message for verdict in found)
+    assert len(hostile.key) < 220
+    assert "\n" not in hostile.key

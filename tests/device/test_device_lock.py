@@ -44,8 +44,8 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
 def test_another_process_waits_and_says_so(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     told = Said()
     message = (
-        rf"^another process has been measuring on GPU-1 for 0 s \(it holds {tmp_path}/pytest-loraperf-GPU-1.lock\); "
-        "look whether it is stuck, and run this again$"
+        rf"^other processes have been measuring on GPU-1 for 0 s \(they hold {tmp_path}/pytest-loraperf-GPU-1.lock\); "
+        "look whether one is stuck, and run this again$"
     )
     with pytest.raises(LoraperfError, match=message), lock(tmp_path, told).held():
         pytest.fail("it was not alone")
@@ -92,4 +92,28 @@ def test_where_there_can_be_no_lock_it_is_said(tmp_path: Path) -> None:
         pass
     (said,) = told
     assert "cannot be locked (" in said
-    assert "another process may measure on GPU-1 at the same time; remove the file, or set TMPDIR" in said
+    assert said.endswith(
+        "another process may measure on GPU-1 at the same time; remove the file, or let all users write it"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_two_users_keep_each_other_out(tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    for parent in (tmp_path, *tmp_path.parents[:-1]):
+        parent.chmod(parent.stat().st_mode | 0o111)
+    path = lock(folder, Said()).path
+    path.write_text("")
+    os.chown(path, 12345, 12345)
+    path.chmod(0o666)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    told = Said()
+    with pytest.raises(LoraperfError, match="other processes have been measuring"), lock(folder, told).held():
+        pytest.fail("it was not alone")
+    holder.kill()
+    holder.communicate()
+    assert told == ["waiting for another process that measures on GPU-1"]

@@ -54,7 +54,7 @@ def test_what_is_stored_holds_the_next_run(clocked: pytest.Pytester) -> None:
     workload(clocked, 1.0)
     made = clocked.runpytest_inprocess(BASE, UPDATE)
     made.assert_outcomes(passed=1)
-    made.stdout.fnmatch_lines(["baseline base.json: accepted step; commit it", "--- before", "+++ after"])
+    made.stdout.fnmatch_lines(["baseline *base.json: accepted step; commit it", "--- before", "+++ after"])
     (record,) = stored(clocked)
     assert len(record["last"]["samples_s"]) == 15
     assert record["anchor"] == record["last"]
@@ -161,8 +161,8 @@ def test_what_failed_is_not_accepted(clocked: pytest.Pytester) -> None:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "baseline base.json: nothing was accepted, since no test with a gate on time passed",
-            "baseline base.json: step is not accepted, since a gate of its tests failed",
+            "baseline *base.json: nothing was accepted, since no test with a gate on time passed",
+            "baseline *base.json: step is not accepted, since a gate of its tests failed",
         ]
     )
     assert not (clocked.path / "base.json").exists()
@@ -228,9 +228,9 @@ def test_a_strategy_is_stored_with_what_it_is(pytester: pytest.Pytester) -> None
         ),
         (
             ("--loraperf-baseline=bad.json",),
-            "*loraperf: baseline bad.json: no JSON, truncated, or a merge that was*",
+            "*loraperf: baseline *bad.json: no JSON, truncated, or a merge that was*",
         ),
-        (("--loraperf-baseline=.",), "*loraperf: baseline .: cannot be read: *; check the path"),
+        (("--loraperf-baseline=.",), "*loraperf: baseline *: cannot be read: *; check the path"),
     ],
 )
 def test_what_cannot_be_used_is_a_usage_error(
@@ -254,6 +254,51 @@ def test_a_file_that_cannot_be_written_loses_no_results(
     result = clocked.runpytest_inprocess(BASE, UPDATE, "--loraperf-json=out.json")
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
     result.stdout.fnmatch_lines(
-        ["error: baseline base.json: cannot be written: No space left on device; nothing was*"]
+        ["error: baseline *base.json: cannot be written: No space left on device; nothing was*"]
     )
     assert json.loads((clocked.path / "out.json").read_text())["verdicts"]
+
+
+def test_a_run_again_forgets_what_failed_before(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile("""
+        import pytest
+        runs = []
+
+        @pytest.mark.latency_budget("2s")
+        def test_it(gpu_workload, clock):
+            runs.append(1)
+            assert len(runs) == 1
+            gpu_workload(clock.spend, 3.0, name="step")
+    """)
+    for workers in ("-n0", "-n1"):
+        result = clocked.runpytest_subprocess(BASE, UPDATE, "--reruns=1", workers)
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.stdout.fnmatch_lines(
+            ["baseline *base.json: nothing was accepted, since no test with a gate on time*"]
+        )
+    assert not (clocked.path / "base.json").exists()
+
+
+def test_wherever_a_test_goes_the_file_stays(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile("""
+        import os
+        import pytest
+
+        @pytest.mark.latency_budget("5s")
+        def test_it(gpu_workload, clock, tmp_path):
+            os.chdir(tmp_path)
+            gpu_workload(clock.spend, 1.0, name="step")
+    """)
+    clocked.runpytest_subprocess(BASE, UPDATE).assert_outcomes(passed=1)
+    assert len(stored(clocked)) == 1
+
+
+def test_few_samples_are_told_when_they_are_stored(clocked: pytest.Pytester) -> None:
+    workload(clocked, 1.0)
+    result = clocked.runpytest_inprocess(BASE, UPDATE, "--loraperf-max-seconds=1s")
+    result.stdout.fnmatch_lines(
+        [
+            "warning: baseline *base.json: step has 3 samples, and no run can be told from fewer than 5; "
+            "give it more time (--loraperf-max-seconds)"
+        ]
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ def test_a_baseline_is_updated_and_holds(clocked: pytest.Pytester) -> None:
     base = "--loraperf-baseline=base.json"
     result, _ = run(clocked, "-n2", base, "--loraperf-update-baseline")
     result.stdout.fnmatch_lines(
-        ["baseline base.json: accepted *; commit it", "*step4 is not accepted, since a gate of*"]
+        ["baseline *base.json: accepted *; commit it", "*step4 is not accepted, since a gate of*"]
     )
     records = json.loads((clocked.path / "base.json").read_text())["records"]
     assert sorted(each["subject"]["name"] for each in records.values() if each) == ["new", "step2"]
@@ -178,18 +177,16 @@ def test_what_a_worker_fails_to_send_fails_the_run(clocked: pytest.Pytester, sen
     result.stdout.fnmatch_lines([f"error: worker gw0*{message}"])
 
 
-def test_a_lock_is_not_left_behind(
-    clocked: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    clocked.makepyfile(SUITE)
-    run(clocked, "-n2")
-    (lock,) = tmp_path.glob("pytest-loraperf-*.lock")
-    assert os.access(lock, os.W_OK)
-    from filelock import FileLock
-
-    with FileLock(lock, timeout=0):
-        pass
+def test_a_race_reaches_the_files_too(clocked: pytest.Pytester) -> None:
+    clocked.makepyfile("""
+        def test_it(lora_race, clock):
+            race = lora_race(new=lambda: clock.spend(1.0), old=lambda: clock.spend(2.0))
+            assert race.ratio("new", of="old") == 0.5
+    """)
+    for workers in ("-n0", "-n1"):
+        result, data = run(clocked, workers)
+        result.assert_outcomes(passed=1)
+        assert [each["arms"] for each in data["comparisons"]] == [["new", "old"]]
 
 
 @pytest.mark.parametrize("by_ini", [False, True])

@@ -121,6 +121,7 @@ def test_keys_of_the_schema() -> None:
         "error",
         "gpu_s",
         "mistake",
+        "model",
         "requests",
         "samples_s",
         "scheme",
