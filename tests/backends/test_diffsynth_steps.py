@@ -330,7 +330,7 @@ def test_what_one_arm_compiles_is_no_business_of_another(session: Session, adapt
     second.close()
 
 
-def test_someones_own_forward_stays_when_it_is_compiled(session: Session, adapter: Path) -> None:
+def test_someones_own_forward_stays_when_it_is_compiled(session: Session) -> None:
     pipe = session.shop.backend.build(session.bench().model, session.device, on_cpu=False)
     block = pipe.dit.transformer_blocks[0]
     block.forward = own = functools.partial(type(block).forward, block)
