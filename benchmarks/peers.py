@@ -38,6 +38,7 @@ from pytest_loraperf.verdict.types import Status
 
 SLOWDOWNS = (0.0, 0.05, 0.10, 0.20)
 REPLAYS = 2000
+KIND = "peers"
 SLACK_S = 0.05e-3
 TORCH_CALLS = 20
 
@@ -176,7 +177,7 @@ def report(paths: Sequence[Path], out: Path | None, replays: int) -> None:
     for name, recording in recordings:
         print("\n".join(notes(name, recording)))
     if out is not None:
-        write_file(out, "peers", Comparison(rows))
+        write_file(out, KIND, Comparison(rows))
 
 
 if __name__ == "__main__":

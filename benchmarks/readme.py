@@ -1,13 +1,18 @@
-"""Write the README's measured blocks from the committed results: ``python benchmarks/readme.py [--check]``."""
+"""Write the measured blocks of the documents from committed results: ``python benchmarks/readme.py [--check]``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from peers import KIND as PEERS
+from peers import Comparison, table
+
 from pytest_loraperf.calibrate.calibration import read_calibration
+from pytest_loraperf.calibrate.files import read_file
 from pytest_loraperf.calibrate.table import markdown_lines
 from pytest_loraperf.effect import effect_lines
 from pytest_loraperf.report.markdown import markdown_table, replace_block
@@ -15,7 +20,6 @@ from pytest_loraperf.report.results import read_results
 from pytest_loraperf.report.terminal import summary
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
 WIDTH = 118
 
 
@@ -36,36 +40,64 @@ def _effect(file: Path) -> str:
     return f"```text\n$ {results.command}\n{lines}\n```"
 
 
-def _calibration(file: Path) -> str:
-    found = read_calibration(file)
-    return "\n".join([*markdown_lines(found), f"- `{found.command}`"])
+def _calibration(*files: Path) -> str:
+    """Show what was recorded, or where nothing was, the simulated noise."""
+    lines = []
+    for file in files:
+        found = read_calibration(file)
+        recorded = tuple(tally for tally in found.tallies if tally.source == "recorded")
+        lines += [*markdown_lines(replace(found, tallies=recorded or found.tallies)), f"- `{found.command}`", ""]
+    return "\n".join(lines[:-1])
 
 
-BLOCKS: dict[str, tuple[str, Callable[[Path], str]]] = {
-    "demo": ("cpu/demo.json", _run),
-    "h100": ("h100/demo.json", _table),
-    "effect": ("cpu/effect.json", _effect),
-    "calibration": ("cpu/calibration.json", _calibration),
-}
+def _peers(file: Path) -> str:
+    rows: Comparison = read_file(file, PEERS, Comparison)
+    return "\n".join(table(rows.rows))
 
 
-def rendered(text: str) -> str:
-    """Return the README with each block made anew from its results file."""
-    for name, (file, render) in BLOCKS.items():
-        text = replace_block(text, name, render(ROOT / "benchmarks" / file))
-    return text
+@dataclass(frozen=True)
+class Block:
+    """A named place in a document, the results that it shows, and how."""
+
+    document: str
+    name: str
+    files: tuple[str, ...]
+    render: Callable[..., str]
+
+
+NOISE = "docs/noise.md"
+BLOCKS = (
+    Block("README.md", "demo", ("cpu/demo.json",), _run),
+    Block("README.md", "h100", ("h100/demo.json",), _table),
+    Block("README.md", "effect", ("cpu/effect.json",), _effect),
+    Block("README.md", "calibration", ("h100/calibration-full.json",), _calibration),
+    Block(NOISE, "recorded", ("h100/calibration-full.json", "h100/calibration-short.json"), _calibration),
+    Block(NOISE, "peers", ("h100/peers.json",), _peers),
+    Block(NOISE, "simulated", ("cpu/calibration.json",), _calibration),
+)
+
+
+def rendered() -> dict[Path, str]:
+    """Return each document with its blocks made anew from their results files."""
+    texts: dict[Path, str] = {}
+    for block in BLOCKS:
+        document = ROOT / block.document
+        text = texts.get(document) or document.read_text(encoding="utf-8")
+        shown = block.render(*(ROOT / "benchmarks" / file for file in block.files))
+        texts[document] = replace_block(text, block.name, shown)
+    return texts
 
 
 def main() -> int:
-    """Rewrite the README, or with ``--check`` say whether it is up to date."""
+    """Rewrite the documents, or with ``--check`` say whether they are up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when it would change")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when something would change")
     given = parser.parse_args()
-    before = README.read_text(encoding="utf-8")
-    after = rendered(before)
+    changed = {path: text for path, text in rendered().items() if path.read_text(encoding="utf-8") != text}
     if given.check:
-        return int(before != after)
-    README.write_text(after, encoding="utf-8")
+        return int(bool(changed))
+    for path, text in changed.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -3,7 +3,8 @@
 A simulated kind draws anew for each replay. A recording is replayed by windows of successive rounds from a random
 start, going on at its beginning where it ends: what one round has to do with the next is kept (the circular block
 bootstrap, Politis & Romano 1992, of one block). Windows of one recording overlap: their counts are
-less sure than as many independent ones.
+less sure than as many independent ones. Its two equal arms change places in every other replay on average, so
+that neither is the slower one by the chance of one recording (a permutation of what is exchangeable under A/A).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Protocol
 
 import numpy as np
 
@@ -23,8 +25,19 @@ from pytest_loraperf.verdict.types import Status
 SLOWDOWNS = (0.0, 0.02, 0.05, 0.10, 0.20)
 LIMITS = (0.02, 0.05)
 
-Draw = Callable[[np.random.Generator, int, float], Pair]
-"""From a generator, a number of rounds and a slowdown (0.05: 5 % slower) to a pair of so many rounds."""
+
+class Draw(Protocol):
+    """From a generator, a number of rounds and a slowdown (0.05: 5 % slower) to a pair of so many rounds.
+
+    ``exact`` asks for a pair that is slower by just that share, as a count of false alarms needs it; otherwise an
+    arm that was recorded slower by about that share may stand for it.
+    """
+
+    def __call__(self, rng: np.random.Generator, rounds: int, slowdown: float, *, exact: bool = False) -> Pair:
+        """Draw a pair."""
+        ...
+
+
 Rule = Callable[[Times, Times, float], tuple[Status, int]]
 """From seconds, seconds of the reference and a limit (0.05: 5 % slower) to a status and the rounds it took."""
 
@@ -63,7 +76,8 @@ class Tally:
 def simulated(name: str, kind: Kind) -> Source:
     """Return a source that draws this kind of noise, one arm slower by a factor."""
 
-    def draw(rng: np.random.Generator, rounds: int, slowdown: float) -> Pair:
+    # Always exact.
+    def draw(rng: np.random.Generator, rounds: int, slowdown: float, *, exact: bool = True) -> Pair:  # noqa: ARG001
         samples, reference = kind(rng, rounds)
         return samples * (1 + slowdown), reference
 
@@ -71,19 +85,21 @@ def simulated(name: str, kind: Kind) -> Source:
 
 
 def recorded(name: str, recording: Recording) -> Source:
-    """Return a source of windows of a recording; a slowdown that it lacks is its A/A arm times a factor."""
+    """Return a source of windows of a recording; a slowdown that is exact, or not recorded, is A/A scaled."""
     arms = {name: np.array(times) for name, times in recording.arms.items()}
 
-    def draw(rng: np.random.Generator, rounds: int, slowdown: float) -> Pair:
+    def draw(rng: np.random.Generator, rounds: int, slowdown: float, *, exact: bool = False) -> Pair:
         if rounds > recording.rounds:
             raise LoraperfError(
                 f"{rounds} rounds are asked for, the recording has {recording.rounds}; "
                 f"record as many, or ask for at most {recording.rounds}"
             )
         window = (rng.integers(recording.rounds) + np.arange(rounds)) % recording.rounds
-        slow = arms.get(label(slowdown)) if slowdown else None
-        samples = arms[AGAIN] * (1 + slowdown) if slow is None else slow
-        return samples[window], arms[REFERENCE][window]
+        slow = arms.get(label(slowdown)) if slowdown and not exact else None
+        if slow is not None:
+            return slow[window], arms[REFERENCE][window]
+        samples, reference = (arms[name][window] for name in rng.permutation([AGAIN, REFERENCE]))
+        return samples * (1 + slowdown), reference
 
     return Source(name, draw)
 
@@ -106,7 +122,8 @@ def replay(
     Equal seeds draw equal noise for every slowdown and limit, so these are compared like with like.
     """
     rng = np.random.default_rng(seed)
-    ended = [_judged(rule, source.draw(rng, rounds, slowdown), limit) for _ in range(replays)]
+    exact = slowdown <= limit
+    ended = [_judged(rule, source.draw(rng, rounds, slowdown, exact=exact), limit) for _ in range(replays)]
     statuses = [status for status, _, _ in ended]
     told = [(used, seconds) for status, used, seconds in ended if status in (Status.PASS, Status.FAIL)]
     share = statuses.count(Status.FAIL) / replays

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pytest_loraperf import __version__
 from pytest_loraperf.calibrate.calibration import Calibration, write_calibration
 from pytest_loraperf.calibrate.noise import KINDS
 from pytest_loraperf.calibrate.recorder import record
-from pytest_loraperf.calibrate.recording import Recording, read_recording, write_recording
+from pytest_loraperf.calibrate.recording import REFERENCE, Recording, read_recording, write_recording
 from pytest_loraperf.calibrate.replay import SLOWDOWNS, recorded, replay_all, sequential, simulated
 from pytest_loraperf.calibrate.table import lines
 from pytest_loraperf.errors import LoraperfError
@@ -171,5 +172,14 @@ def _where(recording: Recording) -> str:
     )
     return (
         f"{recording.rounds} rounds of {recording.strategy} on {recording.machine}, torch {recording.torch}, "
-        f"{recording.model}, {size}; recorded arms {', '.join(recording.arms)}, the others are the second, scaled"
+        f"{recording.model}, {size}; arms {', '.join(_took(recording))}; the others, and any at or within a "
+        "limit, are equal arms, scaled"
     )
+
+
+def _took(recording: Recording) -> Iterator[str]:
+    """Yield each arm and what it really took, the median over the rounds of its ratio to the reference."""
+    reference = recording.arms[REFERENCE]
+    for name, times in recording.arms.items():
+        ratio = median(time / base for time, base in zip(times, reference, strict=True))
+        yield name if name == REFERENCE else f"{name} ({ratio:.3f}×)"

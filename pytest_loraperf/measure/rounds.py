@@ -19,8 +19,8 @@ MIN_ROUNDS = 3
 """What is taken however long it takes: fewer rounds decide nothing."""
 BLOCK = 2
 """Samples of an arm in a block at most."""
-BLOCK_SECONDS = 1.0
-"""Seconds of samples after which a block takes no more samples: more show no more of blocks."""
+BLOCK_SECONDS = 0.5
+"""Seconds of samples after which a block takes no more: what differs between blocks is then the larger noise."""
 
 
 class Workload(Protocol):

@@ -25,7 +25,7 @@ from pytest_loraperf.verdict.types import Status
 GAUSSIAN = simulated("Gaussian", KINDS["Gaussian"])
 
 
-def constant(_: np.random.Generator, rounds: int, slowdown: float) -> Pair:
+def constant(rng: np.random.Generator, rounds: int, slowdown: float, *, exact: bool = False) -> Pair:  # noqa: ARG001 - as a source is called
     return np.full(rounds, 2.0 * (1 + slowdown)), np.full(rounds, 2.0)
 
 
@@ -106,16 +106,37 @@ def test_windows_are_successive_rounds_and_go_on_at_the_beginning() -> None:
     starts = set()
     for _ in range(100):
         samples, reference = source.draw(rng, 4, 0.0)
-        assert samples == pytest.approx(3 * reference)
-        assert all((after - before) % 10 == 1 for before, after in pairwise(reference))
-        starts.add(reference[0])
+        first, again = sorted([reference, samples], key=lambda times: float(times[0]))
+        assert again == pytest.approx(3 * first)
+        assert all((after - before) % 10 == 1 for before, after in pairwise(first))
+        starts.add(first[0])
     assert starts == {float(number) for number in range(1, 11)}
 
 
-@pytest.mark.parametrize(("slowdown", "factor"), [(0.0, 3.0), (0.05, 7.0), (0.10, 3.3)])
-def test_a_recorded_arm_is_used_and_another_is_made(slowdown: float, factor: float) -> None:
-    samples, reference = recorded("card", recording()).draw(np.random.default_rng(0), 4, slowdown)
-    assert samples == pytest.approx(factor * reference)
+def test_a_recorded_arm_is_used() -> None:
+    samples, reference = recorded("card", recording()).draw(np.random.default_rng(0), 4, 0.05)
+    assert samples == pytest.approx(7 * reference)
+
+
+@pytest.mark.parametrize(("slowdown", "exact"), [(0.0, False), (0.05, True), (0.10, False)])
+def test_an_exact_slowdown_is_made_of_the_equal_arms_in_either_place(slowdown: float, exact: bool) -> None:
+    rng = np.random.default_rng(0)
+    source = recorded("card", recording())
+    pairs = [source.draw(rng, 4, slowdown, exact=exact) for _ in range(20)]
+    factors = {round(float((samples / reference)[0]) / (1 + slowdown), 6) for samples, reference in pairs}
+    assert factors == {3.0, round(1 / 3, 6)}
+
+
+def test_a_false_alarm_is_one_of_an_exact_slowdown() -> None:
+    asked = []
+
+    def draw(rng: np.random.Generator, rounds: int, slowdown: float, *, exact: bool = False) -> Pair:
+        asked.append((slowdown, exact))
+        return constant(rng, rounds, slowdown)
+
+    for slowdown in (0.0, 0.05, 0.06):
+        replay(Source("still", draw), slowdown, 0.05, rule=sequential(9), rounds=9, replays=1)
+    assert asked == [(0.0, True), (0.05, True), (0.06, False)]
 
 
 def test_a_window_is_no_longer_than_its_recording() -> None:

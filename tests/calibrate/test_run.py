@@ -54,8 +54,11 @@ def test_a_recording_is_replayed_beside_all_kinds_of_noise(recording: Path, tmp_
     assert len(found.tallies) == 6 * len(SLOWDOWNS) * len(LIMITS)
     last = found.tallies[-1]
     assert (last.source, last.slowdown, last.limit, last.power, last.rounds) == ("recorded", 0.2, 0.05, 1.0, 9)
-    where = "recorded: 12 rounds of fused on a card, torch 2.9.0, synthetic:tiny, 32×64, 4 steps; recorded arms "
-    assert any(line.startswith(where) for line in shown)
+    where = (
+        "recorded: 12 rounds of fused on a card, torch 2.9.0, synthetic:tiny, 32×64, 4 steps; "
+        "arms +0%, +0% again (1.000×), +20% (1.200×); the others, and any at or within a limit, are equal arms, scaled"
+    )
+    assert where in shown
     assert told[-1] == ""
     assert read_calibration(out) == found
 

@@ -148,9 +148,9 @@ class TestInTurns:
         assert (new.prepared - before[0], old.prepared - before[1]) == (6, 6)
 
     def test_a_round_is_the_median_of_a_block(self, time: FakeTime) -> None:
-        new = Fake(time, "new", 0.1, 0.1, 0.3, 0.5, 0.5, 0.5, 0.9, 0.8, fits=False)
+        new = Fake(time, "new", 0.1, 0.1, 0.2, 0.3, 0.5, 0.5, 0.4, 0.8, fits=False)
         taken = take(time, new, Fake(time, "old", 2.0), rounds=2)
-        assert taken.seconds("new") == pytest.approx((0.4, 0.85))
+        assert taken.seconds("new") == pytest.approx((0.25, 0.6))
 
     def test_what_was_warm_a_round_ago_is_called_once_before_its_block(self, time: FakeTime) -> None:
         new = Fake(time, "new", 2.0, fits=False)
