@@ -15,14 +15,14 @@ from typing import Any
 
 from pytest_loraperf import __version__
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import OPTIONS, Option, Settings, check_writable
+from pytest_loraperf.options import OPTIONS, Option, Settings, check_files, check_writable
 from pytest_loraperf.units import parse_percent
 
 FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
 CUT_OFF = 141  # as a shell shows a program that SIGPIPE ended: it passed nothing
 LINT_FORMATS = ("text", "json", "github", "sarif")
 BENCH_ROUNDS = 9  # what a first look takes; --rounds asks for more
-PYTEST_FIELDS = ("inconclusive", "order", "lint", "lint_select", "lint_ignore")
+PYTEST_FIELDS = ("inconclusive", "order", "lint", "lint_select", "lint_ignore", "github")
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field not in PYTEST_FIELDS)
 CALIBRATE_FIELDS = ("model", "adapters", "device", "scheme", "compile")
 CALIBRATE_OPTIONS = tuple(option for option in OPTIONS if option.field in CALIBRATE_FIELDS)
@@ -239,16 +239,18 @@ def _doctor(given: argparse.Namespace) -> int:
 
 def _bench(given: argparse.Namespace) -> int:
     from pytest_loraperf.benchmark import run_benchmark  # noqa: PLC0415 - imports torch
+    from pytest_loraperf.report.benchmark_json import write_benchmarks  # noqa: PLC0415
     from pytest_loraperf.report.results import write_results  # noqa: PLC0415
 
     settings = _settings(given, BENCH_OPTIONS)
     if given.rounds is None:
         settings = replace(settings, rounds=BENCH_ROUNDS)
-    if settings.json is not None:
-        check_writable(settings.json)
+    check_files(settings)
     results = run_benchmark(settings, given.command, given.strategies, _changes(given), _tell, print)
     if settings.json is not None:
-        write_results(Path(settings.json), results)
+        write_results(settings.json, results)
+    if settings.benchmark_json is not None:
+        write_benchmarks(settings.benchmark_json, results)
     failed = [verdict for verdict in results.verdicts if verdict.status == "FAIL"]
     for verdict in failed:
         print(f"loraperf {verdict.code}: {verdict.message}")

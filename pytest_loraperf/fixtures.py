@@ -163,7 +163,7 @@ def lora_race(request: pytest.FixtureRequest) -> RunRace:
         with one_clear_line():
             bench = _bench_of(request, session) if strategies else None
             default = request.getfixturevalue("lora_request") if strategies else None
-            return run_race(session, bench, strategies, default, callables, rounds)
+            return run_race(session, request.node.stash[RECORD], bench, strategies, default, callables, rounds)
 
     return race
 

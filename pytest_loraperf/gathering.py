@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from statistics import median
@@ -68,7 +69,7 @@ def gather(session: Session) -> Results:
             for record in session.records.values()
             for verdict in record.verdicts
         ),
-        comparisons=tuple(map(_comparison, session.measurer)) if session.measured else (),
+        comparisons=tuple(_comparisons(session)) if session.measured else (),
         notes=(*session.notes, *_recipe_notes(session), *_validity_notes(session)),
     )
 
@@ -107,7 +108,13 @@ def _validity_notes(session: Session) -> dict[str, None]:
     return found
 
 
-def _comparison(rounds: Rounds) -> ComparisonRecord:
+def _comparisons(session: Session) -> Iterator[ComparisonRecord]:
+    given = {key: record.nodeid for record in session.records.values() for key in record.callables}
+    for rounds in session.measurer:
+        yield _comparison(rounds, given)
+
+
+def _comparison(rounds: Rounds, given: Mapping[str, str]) -> ComparisonRecord:
     names = {workload.key: workload.name for workload in rounds.workloads}
     return ComparisonRecord(
         arms=tuple(names.values()),
@@ -119,6 +126,7 @@ def _comparison(rounds: Rounds) -> ComparisonRecord:
         },
         dropped=rounds.dropped(),
         errors={names[key]: f"{type(error).__name__}: {error}" for key, error in rounds.errors.items()},
+        tests={name: given[key] for key, name in names.items() if key in given},
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COMPILE_MODES = ("auto", "on", "off")
 INCONCLUSIVE_MODES = ("fail", "warn")
+GITHUB_MODES = ("auto", "on", "off")
 ORDER_MODES = ("error", "warn", "off")
 MIN_ROUNDS = 3
 ACTIONS = {"bool": "store_true", "linelist": "append", "string": "store"}
@@ -48,7 +49,9 @@ class Settings:
     lint_select: tuple[str, ...] = ()
     lint_ignore: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
+    github: str = "auto"
     json: Path | None = None
+    benchmark_json: Path | None = None
 
 
 class Option(NamedTuple):
@@ -229,7 +232,21 @@ OPTIONS = (
         "let each worker of pytest-xdist see one GPU alone: auto shares out those that there are, 0,1 these",
         "GPUS",
     ),
+    Option(
+        "--loraperf-github",
+        "github",
+        one_of(*GITHUB_MODES),
+        "write annotations and the step's summary for GitHub Actions: auto where it runs this, on, or off",
+        "MODE",
+    ),
     Option("--loraperf-json", "json", Path, "write the results to this file", "FILE"),
+    Option(
+        "--loraperf-benchmark-json",
+        "benchmark_json",
+        Path,
+        "write the samples to this file as pytest-benchmark does, for github-action-benchmark or Bencher",
+        "FILE",
+    ),
 )
 
 
@@ -302,6 +319,20 @@ def early_gpus(config: pytest.Config) -> tuple[str, ...]:
     """
     given = getattr(config.known_args_namespace, "loraperf_gpus", None) or config.getini("loraperf_gpus")
     return read_gpus(str(given).strip()) if given else ()
+
+
+def check_files(settings: Settings) -> None:
+    """Refuse files that cannot be written, or that are one and the same, before anything is measured.
+
+    Raises:
+        LoraperfError: the message names the option.
+    """
+    files = {"--loraperf-json": settings.json, "--loraperf-benchmark-json": settings.benchmark_json}
+    given = {flag: path for flag, path in files.items() if path is not None}
+    for flag, path in given.items():
+        check_writable(path, flag)
+    if len(given) > len({path.resolve() for path in given.values()}):
+        raise LoraperfError(f"{' and '.join(given)} name the same file; give each a file of its own")
 
 
 def check_writable(path: Path, flag: str = "--loraperf-json") -> None:

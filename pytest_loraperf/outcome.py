@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_loraperf.errors import LoraperfError
@@ -29,17 +31,35 @@ def results_of(run: Session, workers: Controller | None) -> Results:
     return replace(found, command=run.command, notes=tuple(notes))
 
 
-def finish(run: Session, workers: Controller | None) -> Iterator[str]:
-    """Write the results and the baseline where they are asked for; yield a line for each thing that failed.
+def finish(run: Session, workers: Controller | None, *, github: bool = False) -> Iterator[str]:
+    """Write what is asked for: results, baseline, the summary of GitHub's step; yield a line for each failure.
 
-    What the update of a baseline says goes to the notes of the run.
+    What the update of a baseline says goes to the notes of the run, and so does a summary that cannot be written:
+    it is no part of what was asked for.
     """
     yield from workers.lost() if workers else ()
-    for write in (_write_results, _update_baseline):
+    for write in (_write_results, _write_benchmarks, _update_baseline):
         try:
             write(run, workers)
         except LoraperfError as error:
             yield str(error)
+    if github:
+        note = _append_step_summary(run, workers)
+        run.notes |= {note: None} if note else {}
+
+
+def notes_of(run: Session, workers: Controller | None) -> tuple[str, ...]:
+    """Return the notes of the run, and of its workers."""
+    try:
+        return results_of(run, workers).notes if _used(run, workers) else tuple(run.notes)
+    except LoraperfError as error:
+        return (*run.notes, f"error: {error}")
+
+
+def _used(run: Session, workers: Controller | None) -> bool:
+    """Whether anything was measured or judged; collecting results imports torch."""
+    judged = any(record.verdicts for record in run.records.values())
+    return bool(run.benches or run.measured or judged or (workers and workers.used))
 
 
 def summary_lines(run: Session, workers: Controller | None, width: int) -> list[str]:
@@ -59,6 +79,32 @@ def _write_results(run: Session, workers: Controller | None) -> None:
         from pytest_loraperf.report.results import write_results  # noqa: PLC0415 - only where there are any
 
         write_results(run.settings.json, results_of(run, workers))
+
+
+def _write_benchmarks(run: Session, workers: Controller | None) -> None:
+    if run.settings.benchmark_json is not None:
+        from pytest_loraperf.report.benchmark_json import write_benchmarks  # noqa: PLC0415 - only where asked for
+
+        write_benchmarks(run.settings.benchmark_json, results_of(run, workers))
+
+
+def _append_step_summary(run: Session, workers: Controller | None) -> str | None:
+    """Append to the summary of GitHub's step; return a note where it cannot be done."""
+    if not _used(run, workers):
+        return None
+    from pytest_loraperf.report.step_summary import append_summary, run_markdown  # noqa: PLC0415 - only on GitHub
+
+    path = os.environ.get("GITHUB_STEP_SUMMARY", "")
+    if not path:
+        return (
+            "warning: GITHUB_STEP_SUMMARY is not set; no summary is written (--loraperf-github=off asks for none)"
+        )
+    try:
+        append_summary(Path(path), run_markdown(results_of(run, workers)))
+    except (OSError, LoraperfError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        return f"warning: GITHUB_STEP_SUMMARY={path}: cannot be written: {why}; the table is in the log alone"
+    return None
 
 
 def _update_baseline(run: Session, workers: Controller | None) -> None:

@@ -17,13 +17,14 @@ from pytest_loraperf.markers import MARKERS
 from pytest_loraperf.options import (
     Settings,
     add_options,
-    check_writable,
+    check_files,
     early_gpus,
     early_order_mode,
     read_settings,
 )
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import CONTROL, Strategies
+from pytest_loraperf.workflow import is_on, no_command
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 GATES: pytest.StashKey[Gates] = pytest.StashKey()
 WORKERS: pytest.StashKey[Controller] = pytest.StashKey()
+ANNOTATIONS = "loraperf-annotations"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -72,8 +74,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", line)
     try:
         settings = read_settings(config)
-        if settings.json is not None and not is_worker(config):
-            check_writable(settings.json)
+        if not is_worker(config):
+            check_files(settings)
         given = config.hook.pytest_loraperf_strategies(config=config)
         strategies = Strategies(strategy for some in given for strategy in some or ())
         stored = _open_stored(settings)
@@ -88,6 +90,8 @@ def pytest_configure(config: pytest.Config) -> None:
     start_guard(config, settings.order, _noter(config))  # where a conftest named this plugin
     if settings.lint:
         _start_lint(config, settings)
+    if is_on(settings.github, os.environ) and not is_worker(config):
+        _start_annotations(config)
     if settings.gpu_budget is not None and not is_worker(config):
         _resolve_device(session)
 
@@ -110,6 +114,16 @@ def _start_xdist(config: pytest.Config) -> None:
     else:
         config.stash[WORKERS] = workers = Controller()
         config.pluginmanager.register(workers, "loraperf-controller")
+
+
+def _start_annotations(config: pytest.Config) -> None:
+    from pytest_loraperf.annotations import Annotations  # noqa: PLC0415 - only on GitHub
+    from pytest_loraperf.outcome import notes_of  # noqa: PLC0415
+
+    def notes() -> tuple[str, ...]:
+        return notes_of(config.stash[SESSION], config.stash.get(WORKERS, None))
+
+    config.pluginmanager.register(Annotations.of(config, os.environ, notes), ANNOTATIONS)
 
 
 def _open_stored(settings: Settings) -> Stored | None:
@@ -237,22 +251,40 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
                 first = (str(error).splitlines() or [""])[0]
                 record.verdicts.append(Verdict(Status.FAIL, "error", f"{type(error).__name__}: {first}"))
                 raise
+            finally:
+                _add_properties(item, record)
     _fail(item, record.verdicts)
     return result
 
 
+def _add_properties(item: pytest.Item, record: TestRecord) -> None:
+    if record.verdicts:
+        from pytest_loraperf.properties import properties  # noqa: PLC0415 - imports numpy
+        from pytest_loraperf.report.table import one_line  # noqa: PLC0415 - start-up
+
+        run = item.config.stash[SESSION]
+        item.user_properties.extend(
+            (f"loraperf_{name}", one_line(value)) for name, value in properties(run, record)
+        )
+
+
 def _note(item: pytest.Item, record: TestRecord, verdict: Verdict) -> None:
+    from pytest_loraperf.report.table import one_line, printable  # noqa: PLC0415 - start-up
+
     record.verdicts.append(verdict)
-    item.user_properties.append((f"loraperf_{verdict.code}", f"{verdict.status}: {verdict.message}"))
+    item.user_properties.append((f"loraperf_{verdict.code}", f"{verdict.status}: {one_line(verdict.message)}"))
     if verdict.status != "PASS" and verdict.detail:
-        item.add_report_section("call", f"loraperf {verdict.code}", "\n".join(verdict.detail))
+        detail = (no_command(printable(line)) for line in verdict.detail)
+        item.add_report_section("call", f"loraperf {verdict.code}", "\n".join(detail))
 
 
 def _fail(item: pytest.Item, verdicts: list[Verdict]) -> None:
     session = item.config.stash[SESSION]
     wrong = [verdict for verdict in verdicts if session.fails(verdict)]
     if wrong:
-        pytest.fail("\n".join(f"loraperf {each.code}: {each.message}" for each in wrong), pytrace=False)
+        from pytest_loraperf.report.table import one_line  # noqa: PLC0415 - start-up
+
+        pytest.fail("\n".join(f"loraperf {each.code}: {one_line(each.message)}" for each in wrong), pytrace=False)
 
 
 @pytest.hookimpl(trylast=True)
@@ -260,10 +292,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the results, whatever became of the tests, and give the device back."""
     config, run = session.config, session.config.stash[SESSION]
     workers = config.stash.get(WORKERS, None)
-    if (run.settings.json or run.stored or workers) and not is_worker(config):
+    github = config.pluginmanager.hasplugin(ANNOTATIONS)
+    files = run.settings.json or run.settings.benchmark_json or github
+    if (files or run.stored or workers) and not is_worker(config):
         from pytest_loraperf.outcome import finish  # noqa: PLC0415 - only where there is something to write
 
-        for problem in finish(run, workers):
+        for problem in finish(run, workers, github=github):
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
             run.notes[f"error: {problem}"] = None
     run.close()
@@ -280,4 +314,4 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
     if lines:
         terminalreporter.section("loraperf")
         for line in (*lines, *(run.stored.diff if run.stored else ())):
-            terminalreporter.line(line)
+            terminalreporter.line(no_command(line))

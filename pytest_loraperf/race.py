@@ -10,7 +10,7 @@ from pytest_loraperf.bench import Bench
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.measure.rounds import MIN_ROUNDS, Workload
 from pytest_loraperf.request import Request
-from pytest_loraperf.session import Session
+from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.verdict.decision import FIRST_LOOK, Decision, decide, estimate
 from pytest_loraperf.workloads import CallableWorkload, StrategyWorkload
 
@@ -53,6 +53,7 @@ class Race:
 
 def run_race(
     session: Session,
+    record: TestRecord,
     bench: Bench | None,
     strategies: Sequence[str],
     request: Request | None,
@@ -68,7 +69,8 @@ def run_race(
         raise LoraperfError("lora_race compares at least two arms; name strategies, or give callables by keyword")
     if rounds is not None and rounds < MIN_ROUNDS:
         raise LoraperfError(f"lora_race: rounds={rounds!r}; at least {MIN_ROUNDS} are needed")
-    arms: list[Workload] = [CallableWorkload(name, function) for name, function in callables.items()]
+    given = [CallableWorkload(name, function) for name, function in callables.items()]
+    arms: list[Workload] = [*given]
     if bench is not None and request is not None:
         found = [session.strategies.find(name).name for name in strategies]
         arms += [StrategyWorkload(bench, name, (request,)) for name in found]
@@ -76,6 +78,7 @@ def run_race(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise LoraperfError(f"lora_race: two arms are named {twice!r}; give the callable another keyword")
+    record.raced.extend(given)
     taken = session.measurer.race(tuple(arms), rounds or FIRST_LOOK)
     errors = {arm.name: taken.errors[arm.key] for arm in arms if arm.key in taken.errors}
     for name, error in errors.items():

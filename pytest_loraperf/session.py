@@ -54,6 +54,7 @@ class TestRecord:
     strategy: str | None = None
     requests: list[Request] = field(default_factory=list)
     workloads: dict[str, Workload] = field(default_factory=dict)
+    raced: list[Workload] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
 
     @property
@@ -64,6 +65,11 @@ class TestRecord:
         if self.bench is not None and self.strategy is not None and self.requests:
             return StrategyWorkload(self.bench, self.strategy, tuple(self.requests))
         return next(iter(self.workloads.values()), None)
+
+    @property
+    def callables(self) -> tuple[str, ...]:
+        """The keys of the callables that the test gave to be measured."""
+        return tuple(workload.key for workload in (*self.workloads.values(), *self.raced))
 
 
 @dataclass

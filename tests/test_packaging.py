@@ -39,6 +39,7 @@ MAY_IMPORT_PYTEST = (
     "fixtures",
     "specs",
     "guard",
+    "annotations",
     "xdist",
     "order.lint.collector",
 )
@@ -52,6 +53,8 @@ ALWAYS_LIGHT = (
     "models",
     "request",
     "errors",
+    "workflow",
+    "commit",
     "order.lint",
     "order.rules",
 )

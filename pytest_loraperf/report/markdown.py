@@ -17,7 +17,7 @@ def markdown_table(results: Results | Sequence[tuple[str, Results]]) -> str:
     """
     if isinstance(results, Results):
         return "\n".join(_lines(results))
-    return "\n\n".join(f"**{_escape(one_line(title))}**\n\n{markdown_table(each)}" for title, each in results)
+    return "\n\n".join(f"**{escape(one_line(title))}**\n\n{markdown_table(each)}" for title, each in results)
 
 
 def replace_block(text: str, name: str, body: str) -> str:
@@ -46,15 +46,15 @@ def _lines(results: Results) -> Iterator[str]:
     yield _row(titles)
     yield _row(["---:" if column.right else "---" for column in COLUMNS])
     for name, steps, *figures in rows:
-        yield _row([_code(name), _code(steps), *figures])
+        yield _row([code(name), code(steps), *figures])
     yield ""
-    yield f"- {_escape(one_line(_place(results)))}"
+    yield f"- {escape(one_line(_place(results)))}"
     for note in footnotes(results, titles):
-        yield f"- {_escape(note)}"
+        yield f"- {escape(note)}"
     from pytest_loraperf.ranking import ranking_lines  # noqa: PLC0415 - imports numpy
 
     for line in ranking_lines(results):
-        yield f"- {_escape(line)}"
+        yield f"- {escape(line)}"
 
 
 def _place(results: Results) -> str:
@@ -68,7 +68,8 @@ def _row(texts: Sequence[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
+    """Return text as code, which GitHub reads nothing into, and which does not end a table's cell."""
     if text == NONE:
         return text
     # A backtick would end the code, and a bar the cell even inside it.
@@ -76,5 +77,6 @@ def _code(text: str) -> str:
     return f"`{inside}`"
 
 
-def _escape(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>|~&#])", r"\\\1", text)
+def escape(text: str) -> str:
+    """Return text that GitHub shows as it is: no markup, no mathematics, and no end of a table's cell."""
+    return re.sub(r"([\\`*_\[\]<>|~&#$])", r"\\\1", text)

@@ -112,7 +112,7 @@ class ComparisonRecord:
 
     ``order`` has the arms of each round as they were called, ``samples_s`` the seconds of each arm in each round
     (None where it raised), in turns the median of a block; ``dropped`` are the rounds under throttling, counted
-    from 0.
+    from 0. ``tests`` has the node id of the test that gave it for each arm that is a callable.
     """
 
     arms: tuple[str, ...]
@@ -121,6 +121,7 @@ class ComparisonRecord:
     samples_s: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     dropped: tuple[int, ...] = ()
     errors: Mapping[str, str] = field(default_factory=dict)
+    tests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ def to_plain(value: Any) -> Any:
 
 def _plain_scalar(value: object) -> str | int | float | None:
     if isinstance(value, str):
-        return str.__str__(value)
+        # Half of a surrogate pair, as in a file name that is no UTF-8, is no text: many readers of JSON refuse it.
+        return str.__str__(value).encode(errors="backslashreplace").decode()
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):

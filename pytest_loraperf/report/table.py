@@ -32,7 +32,12 @@ class Column:
 
 def one_line(text: str) -> str:
     """Return text with nothing in it that breaks the line or moves a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Return text with a ? for each character that breaks a line, moves a terminal's cursor, or is none."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _name(_: Results, name: str, found: StrategyResult) -> str:
@@ -195,13 +200,14 @@ def _rows(results: Results, columns: Sequence[Column], width: int) -> Iterator[s
     widths[0] -= max(excess, 0)
     for row in cells(results, columns):
         parts = (
-            _cut(text, size).rjust(size) if column.right else _cut(text, size).ljust(size)
+            shortened(text, size).rjust(size) if column.right else shortened(text, size).ljust(size)
             for text, size, column in zip(row, widths, columns, strict=True)
         )
         yield _GAP.join(parts).rstrip()
 
 
-def _cut(text: str, width: int) -> str:
+def shortened(text: str, width: int) -> str:
+    """Return text of at most so many characters, with … for what was cut out."""
     if len(text) <= width:
         return text
     # In the middle: names of strategies often share a beginning, and the mark of a mistake is at the end.

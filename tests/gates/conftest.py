@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 # The inner runs of pytester share this process, and torch can be imported only once in it.
+import pytest_loraperf.annotations
 import pytest_loraperf.backends.diffsynth
 import pytest_loraperf.baseline.judge
 import pytest_loraperf.baseline.measure
@@ -10,7 +11,10 @@ import pytest_loraperf.baseline.stored
 import pytest_loraperf.gathering
 import pytest_loraperf.judging
 import pytest_loraperf.outcome
-import pytest_loraperf.race  # noqa: F401
+import pytest_loraperf.properties
+import pytest_loraperf.race
+import pytest_loraperf.report.benchmark_json
+import pytest_loraperf.report.step_summary  # noqa: F401
 
 CLOCK = """
     import pytest

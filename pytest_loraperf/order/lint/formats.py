@@ -9,6 +9,7 @@ from pathlib import Path
 from pytest_loraperf.order.lint.findings import NAMES, Finding
 from pytest_loraperf.order.lint.source import read
 from pytest_loraperf.order.rules import RULES, UNREADABLE
+from pytest_loraperf.workflow import command
 
 _KEYS = ("path", "line", "col", "code", "name", "message")
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -44,9 +45,8 @@ def as_json(findings: Sequence[Finding]) -> Iterator[str]:
 def as_github(findings: Sequence[Finding]) -> Iterator[str]:
     """Yield workflow commands, which GitHub shows as annotations of the lines."""
     for each in findings:
-        place = f"file={_property(each.path)},line={each.line},col={each.col + 1}"
-        title = _property(f"{each.code} {each.name}")
-        yield f"::{each.severity} {place},title={title}::{_data(each.message)}"
+        place = {"file": each.path, "line": each.line, "col": each.col + 1}
+        yield command(each.severity, each.message, **place, title=f"{each.code} {each.name}")
 
 
 def as_sarif(findings: Sequence[Finding]) -> Iterator[str]:
@@ -102,11 +102,3 @@ def _summary(code: str) -> str:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
