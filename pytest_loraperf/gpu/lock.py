@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pytest_loraperf.errors import LoraperfError
@@ -23,6 +23,8 @@ class DeviceLock:
     """A lock of the whole host on one device, named by its UUID.
 
     It is a file that the operating system locks: it is free again when its holder ends, however that comes.
+    Who waits holds a second one meanwhile, the queue's, through which each must come: a process that measures
+    test after test lets in the one that waits in between.
     ``tell`` takes lines of progress, ``note`` a line for the summary. It is in ``/tmp`` whatever ``TMPDIR`` says,
     and not one of filelock's, since those refuse a file that another user has made.
     """
@@ -60,33 +62,28 @@ class DeviceLock:
         finally:
             self._depth -= 1
             if not self._depth and self._file is not None:
-                os.close(self._file)  # which gives the lock back
+                _give_back(self._file)
                 self._file = None
 
     def _acquire(self) -> int | None:
         try:
-            file = _open(self.path)
-        except (OSError, ValueError) as error:
+            with ExitStack() as opened:
+                files = [_opened(path, opened) for path in (self.path.with_suffix(".queue"), self.path)]
+                deadline = time.monotonic() + self.wait
+                if not all(self._wait_for(file, deadline) for file in files):
+                    raise LoraperfError(
+                        f"other processes have been measuring on {self._device} for {self.wait:.0f} s (they hold "
+                        f"{self.path}); look whether one is stuck, and run this again"
+                    )
+                return os.dup(files[-1])  # the lock is of both, and stays until the last is closed
+        except (OSError, ValueError, ImportError) as error:
             self._note(_unlocked(self.path, self._device, str(error)))
             return None
-        try:
-            locked = self._wait_for(file)
-        except (OSError, ImportError) as error:
-            os.close(file)
-            self._note(_unlocked(self.path, self._device, str(error)))
-            return None
-        if not locked:
-            os.close(file)
-            raise LoraperfError(
-                f"other processes have been measuring on {self._device} for {self.wait:.0f} s (they hold "
-                f"{self.path}); look whether one is stuck, and run this again"
-            )
-        return file
 
-    def _wait_for(self, file: int) -> bool:
+    def _wait_for(self, file: int, deadline: float) -> bool:
         import fcntl  # noqa: PLC0415 - Windows has none, and measures without a lock
 
-        deadline, told = time.monotonic() + self.wait, False
+        told = False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,6 +96,20 @@ class DeviceLock:
                 time.sleep(POLL_SECONDS)
             else:
                 return True
+
+
+def _give_back(file: int) -> None:
+    import fcntl  # noqa: PLC0415 - it was locked, so it is there
+
+    # Closing alone would not do where the work forked a process that lives on: it has the file open, too.
+    fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
+
+
+def _opened(path: Path, until: ExitStack) -> int:
+    file = _open(path)
+    until.callback(os.close, file)
+    return file
 
 
 def _open(path: Path) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,6 +97,39 @@ def test_where_there_can_be_no_lock_it_is_said(tmp_path: Path) -> None:
     assert said.endswith(
         "another process may measure on GPU-1 at the same time; remove the file, or let all users write it"
     )
+
+
+def test_a_process_that_the_work_forked_keeps_no_lock(tmp_path: Path) -> None:
+    told, mine = Said(), lock(tmp_path, Said())
+    with mine.held():
+        assert mine._file is not None
+        inherited = os.dup(mine._file)  # a fork has the same open file
+    with lock(tmp_path, told).held():
+        assert told == []
+    os.close(inherited)
+
+
+def test_who_waits_comes_before_who_comes_again(tmp_path: Path) -> None:
+    greedy, told, stop = lock(tmp_path, Said(), wait=60.0), Said(), threading.Event()
+    turns = itertools.count()
+
+    def measure_test_after_test() -> None:
+        while not stop.is_set():
+            with greedy.held():
+                next(turns)
+                time.sleep(0.01)
+
+    thread = threading.Thread(target=measure_test_after_test)
+    thread.start()
+    try:
+        while next(turns) < 2:
+            time.sleep(0.001)
+        with lock(tmp_path, told, wait=5.0).held():
+            pass  # where the lock is polled for alone, it is free for microseconds between two tests, and never found
+    finally:
+        stop.set()
+        thread.join()
+    assert set(told) <= {"waiting for another process that measures on GPU-1"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
