@@ -6,7 +6,6 @@ It knows nothing of pytest; the plugin and the command line both work with it.
 from __future__ import annotations
 
 import gc
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from pytest_loraperf.backends.protocol import (
     StepEffect,
     StepRecord,
 )
-from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
+from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError, clear_frames, out_of_memory
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.host import spare_memory
 from pytest_loraperf.lora import (
@@ -202,9 +201,19 @@ class Bench:
         return held <= room
 
     def generate(self, name: str, request: Request) -> Generation:
-        """Run one generation, its memory measured."""
+        """Run one generation, its memory measured.
+
+        Raises:
+            LoraperfError: the pipeline cannot be built, or memory ran out.
+        """
         with self.shop.alone():
-            return self._generate(name, request)
+            try:
+                return self._generate(name, request)
+            except torch.OutOfMemoryError as error:
+                clear_frames(error)
+                raise LoraperfError(
+                    f"strategy {name}: out of memory while it ran: {out_of_memory(error)}"
+                ) from error
 
     def _generate(self, name: str, request: Request) -> Generation:
         arm = self.arm(name)
@@ -325,7 +334,7 @@ class Bench:
             arm.first_call.clear()
         with self.shop.ledger.release(self._holder(arm.name)):
             arm.pipeline = arm.parked = arm.berth = None
-            _clear_frames(error)
+            clear_frames(error)
             gc.collect()
 
     def _build(self, arm: Arm) -> None:
@@ -335,8 +344,9 @@ class Bench:
             self._failed(arm, str(error), error)
             raise
         except torch.OutOfMemoryError as error:
-            reason = str(error).split(". ")[0]
-            self._failed(arm, f"strategy {arm.name}: out of memory while it was built: {reason}", error)
+            self._failed(
+                arm, f"strategy {arm.name}: out of memory while it was built: {out_of_memory(error)}", error
+            )
             raise LoraperfError(str(arm.error)) from error
 
     def _failed(self, arm: Arm, why: str, error: BaseException) -> None:
@@ -406,13 +416,6 @@ class Bench:
         norms = weight_norms(module, names=self.shop.backend.lora_targets(pipeline))
         write_synthetic_adapter(path, norms, device=self.shop.device.torch_name)
         return AdapterSource(path)
-
-
-def _clear_frames(error: BaseException | None) -> None:
-    """Let go of what the frames of an error hold: pytest keeps errors, and a half-built pipeline is tens of GB."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
 
 
 def _shrinks(arm: Arm) -> int:

@@ -268,9 +268,28 @@ def test_out_of_memory_is_one_line(bench: Bench, backend: Pretend, monkeypatch: 
 
     monkeypatch.setattr(backend, "build", full)
     with pytest.raises(
-        LoraperfError, match=r"^strategy plain_a: out of memory while it was built: CUDA out of memory$"
+        LoraperfError,
+        match=r"^strategy plain_a: out of memory while it was built: CUDA out of memory. Tried to allocate 2 GiB$",
     ):
         bench.arm("plain_a")
+
+
+def test_out_of_memory_in_a_generation_is_one_line_and_holds_nothing(
+    bench: Bench, backend: Pretend, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        activations = Pipeline(card, 30 * GB)
+        raise torch.OutOfMemoryError(f"CUDA out of memory. {activations.size} bytes were there. More words")
+
+    bench.arm("plain_a")
+    before = card.level()
+    monkeypatch.setattr(backend, "generate", full)
+    with pytest.raises(LoraperfError) as caught:
+        bench.generate("plain_a", Request())
+    assert str(caught.value) == (
+        f"strategy plain_a: out of memory while it ran: CUDA out of memory. {30 * GB} bytes were there"
+    )
+    assert card.level() == before
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ class CudaMeter:
     def __init__(self, device: Device) -> None:
         self._index = device.index
         self._uuid = device.uuid
+        self._outside = 0
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -96,9 +97,14 @@ class CudaMeter:
         return torch.cuda.mem_get_info(self._index)[0]
 
     def overhead(self) -> int:
-        """Bytes of this process that torch did not reserve; 0 where the driver does not tell."""
+        """Bytes of this process that torch did not reserve; 0 where the driver never told.
+
+        A driver that told and no longer does leaves what it told last: no test becomes smaller by its silence.
+        """
         held = nvml.process_bytes(self._uuid) if self._uuid else None
-        return max(0, held - torch.cuda.memory_reserved(self._index)) if held is not None else 0
+        if held is not None:
+            self._outside = max(0, held - torch.cuda.memory_reserved(self._index))
+        return self._outside
 
 
 class TensorBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -34,7 +34,8 @@ class Monitor:
         if not self.device.is_cuda or self.device.uuid is None:
             return None
         now = self.clock()
-        if self._last is None or now - self._last[0] >= EVERY:
+        # A clock that went back must not keep an old reading for the newest.
+        if self._last is None or not 0 <= now - self._last[0] < EVERY:
             reading = nvml.read(self.device.uuid)
             self._last = (now, reading)
             if reading is not None and reading.used_bytes is not None:

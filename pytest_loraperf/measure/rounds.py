@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import random
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_loraperf.measure.timing import NO_TICK, Plan, Sample, Stopwatch, Tick, garbage_held, warm_up
+from pytest_loraperf.errors import ClockError, LoraperfError, clear_frames, out_of_memory
+from pytest_loraperf.measure.timing import (
+    NO_TICK,
+    Plan,
+    Sample,
+    Stopwatch,
+    Tick,
+    garbage_held,
+    warm_up,
+)
 from pytest_loraperf.measure.validity import keep_rounds
 
 if TYPE_CHECKING:
@@ -106,10 +114,20 @@ class Rounds:
         )
 
     def raise_error(self, *keys: str) -> None:
-        """Raise what one of these arms raised, its own error as it was."""
+        """Raise what one of these arms raised, its own error as it was.
+
+        Raises:
+            LoraperfError: its memory ran out, or the clock is no good.
+        """
+        names = {workload.key: workload.name for workload in self.workloads}
         for key in keys:
-            if key in self.errors:
-                raise self.errors[key]
+            error = self.errors.get(key)
+            if isinstance(error, ClockError):
+                raise ClockError(f"{names[key]}: {error}") from error
+            if (reason := out_of_memory(error)) is not None:
+                raise LoraperfError(f"{names[key]}: out of memory while it was measured: {reason}") from error
+            if error is not None:
+                raise error
 
 
 Enough = Callable[[Rounds], bool]
@@ -159,7 +177,7 @@ def take_rounds(
 
 def _left(rounds: Rounds, workload: Workload, error: Exception) -> None:
     """Note the error of an arm; the frames that it went through hold tensors, and the error is kept."""
-    traceback.clear_frames(error.__traceback__)
+    clear_frames(error)
     rounds.errors[workload.key] = error
 
 
@@ -189,7 +207,7 @@ def _interleaved(rounds: Rounds, watch: Stopwatch) -> Callable[[Workload], Sampl
 
     def turn(workload: Workload) -> Sample:
         with garbage_held():
-            sample = watch.sample(workload.call)
+            sample = _sample(watch, workload)
         rounds.spent[workload.key] = rounds.spent.get(workload.key, 0.0) + sample.seconds
         return sample
 
@@ -201,13 +219,24 @@ def _in_turns(rounds: Rounds, watch: Stopwatch) -> Callable[[Workload], Sample]:
         start = watch.clock()
         _make_ready(rounds, workload, watch)
         with garbage_held():
-            samples = [watch.sample(workload.call)]
+            samples = [_sample(watch, workload)]
             while len(samples) < BLOCK and sum(sample.seconds for sample in samples) < BLOCK_SECONDS:
-                samples.append(watch.sample(workload.call))
+                samples.append(_sample(watch, workload))
         rounds.spent[workload.key] = rounds.spent.get(workload.key, 0.0) + watch.clock() - start
         return _middle(samples)
 
     return turn
+
+
+def _sample(watch: Stopwatch, workload: Workload) -> Sample:
+    """Take one sample; no time at all is none, and would be a ratio of nothing to something."""
+    sample = watch.sample(workload.call)
+    if sample.seconds <= 0:
+        raise ClockError(
+            "a call took no time by the clock, which is too coarse or stands still; "
+            "repeat the work inside the callable, or mend the clock"
+        )
+    return sample
 
 
 def _make_ready(rounds: Rounds, workload: Workload, watch: Stopwatch) -> None:

@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
+from pytest_loraperf.errors import ClockError
+from pytest_loraperf.units import format_duration
+
 SLOW_CALL = 10.0
 """Seconds; a call that takes longer is warm after one, since no allocator or cache effect is as long."""
-SHORTEST = 1e-9
-"""Seconds; what a call took is never less, so that it has a logarithm."""
+
+MEND_CLOCK = (
+    "no time can be told by it; look what sets it (a virtual machine that was moved or paused), and run again"
+)
 
 
 class Mark(Protocol):
@@ -74,7 +79,11 @@ class Stopwatch:
         return self.sample(lambda _: call()).seconds
 
     def sample(self, call: TickingCall) -> Sample:
-        """Time one call; nothing waits for the device between its two ends."""
+        """Time one call; nothing waits for the device between its two ends.
+
+        Raises:
+            ClockError: the clock went back meanwhile.
+        """
         mark = self.gpu_mark or (lambda: HostMark(self.clock()))
         marks: list[Mark] = []
         self.synchronize()
@@ -83,7 +92,9 @@ class Stopwatch:
         call(lambda: marks.append(mark()))
         marks.append(mark())
         self.synchronize()
-        seconds = max(self.clock() - start, SHORTEST)
+        seconds = self.clock() - start
+        if seconds < 0:
+            raise ClockError(f"the clock went back by {format_duration(-seconds)} during a call; {MEND_CLOCK}")
         gaps = tuple(later.since(earlier) for earlier, later in pairwise(marks))
         whole = marks[-1].since(marks[0]) if self.gpu_mark else None
         # Before the first step prompts are encoded, after the last the image is decoded.

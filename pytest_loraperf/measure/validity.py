@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Round = Mapping[str, "Reading | None"]
 
 MIN_KEPT = 2
+GONE = 2
+"""Rounds without a reading at the end, after which a driver that had told is taken to be gone."""
 NEIGHBOUR_TOLERANCE = 2**30
 """Bytes that may be in use on a GPU of one's own: an old driver counts the hundreds of MB that it keeps itself."""
 CONTEXT_ALLOWANCE = 2**30
@@ -116,6 +119,13 @@ def _unknown(rounds: Sequence[Round], readings: Sequence[Reading]) -> Iterator[F
             f"NVML is not available: throttling, clocks, heat and neighbours were not watched; {SHOW_NVML}",
         )
         return
+    silent = list(takewhile(lambda each: not any(each.values()), reversed(rounds)))
+    if len(silent) >= GONE:
+        yield Finding(
+            "nvml",
+            f"NVML said nothing in the last {_share(silent, rounds)}: throttling, clocks, heat and neighbours were"
+            " not watched there; look whether the GPU or its driver fell out (dmesg, nvidia-smi)",
+        )
     told = {
         "throttling": any(each.throttle is not None for each in readings),
         "the SM clock": any(each.sm_clock_mhz is not None for each in readings),

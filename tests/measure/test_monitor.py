@@ -43,6 +43,14 @@ def test_a_gpu_is_read_no_more_often_than_it_changes(asked: list[str]) -> None:
     assert readings[0] is readings[1] is not readings[2]
 
 
+def test_a_clock_that_went_back_keeps_no_old_reading(asked: list[str]) -> None:
+    now = iter([1000.0, 5.0, 5.05])
+    monitor = Monitor(GPU, lambda: next(now))
+    readings = [monitor() for _ in range(3)]
+    assert len(asked) == 2
+    assert readings[0] is not readings[1] is readings[2]
+
+
 @pytest.mark.usefixtures("asked")
 def test_the_most_that_others_held_is_kept() -> None:
     now = iter(range(9))

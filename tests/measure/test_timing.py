@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from pytest_loraperf.errors import ClockError
 from pytest_loraperf.measure.timing import HostMark, Sample, Stopwatch, Tick, warm_up
 
 
@@ -80,8 +81,14 @@ def test_a_call_that_tells_of_no_steps_has_none(time: FakeTime) -> None:
     assert time.watch.sample(lambda _: None).steps == ()
 
 
-def test_what_returns_at_once_took_a_moment(time: FakeTime) -> None:
-    assert 0 < time.watch.sample(lambda _: None).seconds < 1e-6
+def test_a_clock_that_goes_back_tells_no_time(time: FakeTime) -> None:
+    message = (
+        r"^the clock went back by 500.0 ms during a call; no time can be told by it; look what sets it "
+        r"\(a virtual machine that was moved or paused\), and run again$"
+    )
+    with pytest.raises(ClockError, match=message):
+        time.watch.sample(lambda _: time.spend(-0.5)())
+    assert time.watch.time(time.spend(1.5)) == 1.5
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,19 @@ def test_what_the_driver_does_not_tell_is_said() -> None:
             "measure on a whole GPU (MIG instances and virtual GPUs tell less)",
         )
     ]
+    assert findings(rounds_of(QUIET, None)) == []
     (found,) = findings(rounds_of(Reading(1980, frozenset())))
     assert found.message.startswith("the driver does not tell the temperature, memory in use of this GPU: ")
+
+
+def test_a_driver_that_is_gone_is_said() -> None:
+    assert findings(rounds_of(QUIET, None, QUIET, None, None)) == [
+        Finding(
+            "nvml",
+            "NVML said nothing in the last 2 of 5 rounds of fused: throttling, clocks, heat and neighbours were not "
+            "watched there; look whether the GPU or its driver fell out (dmesg, nvidia-smi)",
+        )
+    ]
 
 
 def test_neighbours() -> None:
