@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -344,10 +345,20 @@ def check_writable(path: Path, flag: str = "--loraperf-json") -> None:
         LoraperfError: the folder cannot be made, or the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8"):
-            pass
+        reason = _unwritable(Path(os.path.realpath(path)))  # what a link names, which may not be there yet
     except OSError as error:
-        raise LoraperfError(f"{flag}={path}: cannot be written: {error.strerror}") from error
-    if path.stat().st_size == 0:
+        reason = error.strerror
+    if reason is not None:
+        raise LoraperfError(f"{flag}={path}: cannot be written: {reason}")
+
+
+def _unwritable(path: Path) -> str | None:
+    there = path.exists()
+    if there and not path.is_file():
+        return "it is there and no regular file"  # a file cannot take the place of a folder or a device
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8"):
+        pass
+    if not there:
         path.unlink()
+    return None

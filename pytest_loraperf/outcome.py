@@ -31,6 +31,13 @@ def results_of(run: Session, workers: Controller | None) -> Results:
     return replace(found, command=run.command, notes=tuple(notes))
 
 
+def keep(run: Session, workers: Controller | None) -> None:
+    """Write what was measured so far beside the results file, where there is one and more than the last time."""
+    if run.journal is not None:
+        state = run.progress if workers is None else workers.count
+        run.journal.keep(state, lambda: results_of(run, workers))
+
+
 def finish(run: Session, workers: Controller | None, *, github: bool = False) -> Iterator[str]:
     """Write what is asked for: results, baseline, the summary of GitHub's step; yield a line for each failure.
 
@@ -42,7 +49,7 @@ def finish(run: Session, workers: Controller | None, *, github: bool = False) ->
         try:
             write(run, workers)
         except LoraperfError as error:
-            yield str(error)
+            yield f"{error}{_kept(run) if write is _write_results else ''}"
     if github:
         note = _append_step_summary(run, workers)
         run.notes |= {note: None} if note else {}
@@ -62,6 +69,17 @@ def _used(run: Session, workers: Controller | None) -> bool:
     return bool(run.benches or run.measured or judged or (workers and workers.used))
 
 
+def interrupted(run: Session) -> str:
+    """Say that an interrupt came while the results were written."""
+    return f"interrupted while the results were written; run it again{_kept(run)}"
+
+
+def _kept(run: Session) -> str:
+    if run.journal is None or not run.journal.path.exists():
+        return ""
+    return f"; what was measured until then is in {run.journal.path}"
+
+
 def summary_lines(run: Session, workers: Controller | None, width: int) -> list[str]:
     """Return the summary: the table and the notes, or the notes alone where nothing was measured."""
     from pytest_loraperf.report.terminal import notes, summary  # noqa: PLC0415 - only where there is something
@@ -79,6 +97,8 @@ def _write_results(run: Session, workers: Controller | None) -> None:
         from pytest_loraperf.report.results import write_results  # noqa: PLC0415 - only where there are any
 
         write_results(run.settings.json, results_of(run, workers))
+        if run.journal is not None:
+            run.journal.remove()
 
 
 def _write_benchmarks(run: Session, workers: Controller | None) -> None:

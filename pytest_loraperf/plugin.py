@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_loraperf import fixtures, hookspec
-from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.errors import LoraperfError, clear_frames, out_of_memory, said
 from pytest_loraperf.fixtures import RECORD, SESSION, one_clear_line
 from pytest_loraperf.guard import start_guard
 from pytest_loraperf.markers import MARKERS
@@ -27,6 +28,8 @@ from pytest_loraperf.strategies import CONTROL, Strategies
 from pytest_loraperf.workflow import is_on, no_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from _pytest.terminal import TerminalReporter
 
     from pytest_loraperf.baseline.stored import Stored
@@ -37,6 +40,12 @@ if TYPE_CHECKING:
 GATES: pytest.StashKey[Gates] = pytest.StashKey()
 WORKERS: pytest.StashKey[Controller] = pytest.StashKey()
 ANNOTATIONS = "loraperf-annotations"
+PHASES = {
+    "collect": "it was not collected",
+    "setup": "its set-up failed",
+    "call": "it failed",
+    "teardown": "its teardown failed",
+}
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -76,6 +85,8 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = read_settings(config)
         if not is_worker(config):
             check_files(settings)
+            paths = {name: _absolute(getattr(settings, name)) for name in ("json", "benchmark_json")}
+            settings = replace(settings, **paths)
         given = config.hook.pytest_loraperf_strategies(config=config)
         strategies = Strategies(strategy for some in given for strategy in some or ())
         stored = _open_stored(settings)
@@ -84,6 +95,8 @@ def pytest_configure(config: pytest.Config) -> None:
     command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
     session = Session(settings, strategies, tell=_teller(config), command=command, stored=stored)
     config.stash[SESSION] = session
+    if not is_worker(config):
+        _open_journal(config, session)
     config.pluginmanager.register(fixtures, "loraperf-fixtures")
     if is_worker(config) or _has_workers(config):
         _start_xdist(config)
@@ -112,8 +125,16 @@ def _start_xdist(config: pytest.Config) -> None:
     if is_worker(config):
         config.pluginmanager.register(Worker(), "loraperf-worker")
     else:
-        config.stash[WORKERS] = workers = Controller()
+        from pytest_loraperf.outcome import keep  # noqa: PLC0415
+
+        run = config.stash[SESSION]
+        config.stash[WORKERS] = workers = Controller(lambda workers: keep(run, workers))
         config.pluginmanager.register(workers, "loraperf-controller")
+
+
+def _absolute(path: Path | None) -> Path | None:
+    """Return the path as it is now, wherever tests go."""
+    return None if path is None else path.absolute()
 
 
 def _start_annotations(config: pytest.Config) -> None:
@@ -124,6 +145,17 @@ def _start_annotations(config: pytest.Config) -> None:
         return notes_of(config.stash[SESSION], config.stash.get(WORKERS, None))
 
     config.pluginmanager.register(Annotations.of(config, os.environ, notes), ANNOTATIONS)
+
+
+def _open_journal(config: pytest.Config, session: Session) -> None:
+    if session.settings.json is None or config.option.collectonly:
+        return
+    from pytest_loraperf.journal import open_journal  # noqa: PLC0415 - only where results are written
+
+    try:
+        session.journal = open_journal(session.settings.json, _noter(config))
+    except LoraperfError as error:
+        raise pytest.UsageError(f"loraperf: {error}") from error
 
 
 def _open_stored(settings: Settings) -> Stored | None:
@@ -248,8 +280,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
                 for verdict in judge(session, record):
                     _note(item, record, verdict)
             except Exception as error:
-                first = (str(error).splitlines() or [""])[0]
-                record.verdicts.append(Verdict(Status.FAIL, "error", f"{type(error).__name__}: {first}"))
+                record.verdicts.append(Verdict(Status.FAIL, "error", said(error)))
                 raise
             finally:
                 _add_properties(item, record)
@@ -287,6 +318,46 @@ def _fail(item: pytest.Item, verdicts: list[Verdict]) -> None:
         pytest.fail("\n".join(f"loraperf {each.code}: {one_line(each.message)}" for each in wrong), pytrace=False)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note what failed outside the gates, let go of what filled the memory, and keep what was measured."""
+    report = yield
+    run, error = item.config.stash[SESSION], call.excinfo.value if call.excinfo else None
+    if error is not None and report.failed:
+        _fell_over(item, error, PHASES[call.when])
+    if out_of_memory(error) is not None and not item.config.option.usepdb:
+        clear_frames(error)  # pytest keeps the last error, and its frames hold what filled the memory
+    if run.journal is not None:
+        from pytest_loraperf.outcome import keep  # noqa: PLC0415 - only where results are written
+
+        keep(run, None)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no test that was interrupted pass in the results."""
+    try:
+        return (yield)
+    except (KeyboardInterrupt, pytest.exit.Exception) as error:
+        _fell_over(item, error, "it was interrupted")
+        raise
+
+
+def _fell_over(item: pytest.Item, error: BaseException, what: str) -> None:
+    """Give a test with a gate the verdict of what ended it, unless one of its gates failed."""
+    session, record = item.config.stash[SESSION], item.stash.get(RECORD, None)
+    if record is None or not session.has_gates(record) or any(map(session.fails, record.verdicts)):
+        return
+    from pytest_loraperf.verdict import Status, Verdict  # noqa: PLC0415 - only where a test fell over
+
+    ours = isinstance(error, pytest.fail.Exception)
+    reason = str(error).partition("\n")[0].removeprefix("loraperf: ") if ours else said(error)
+    record.verdicts.append(Verdict(Status.FAIL, "error", f"{what}: {reason}"))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the results, whatever became of the tests, and give the device back."""
@@ -294,12 +365,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     workers = config.stash.get(WORKERS, None)
     github = config.pluginmanager.hasplugin(ANNOTATIONS)
     files = run.settings.json or run.settings.benchmark_json or github
-    if (files or run.stored or workers) and not is_worker(config):
-        from pytest_loraperf.outcome import finish  # noqa: PLC0415 - only where there is something to write
+    if (files or run.stored or workers) and not (is_worker(config) or config.option.collectonly):
+        from pytest_loraperf.outcome import finish, interrupted  # noqa: PLC0415 - only where there is something to write
 
-        for problem in finish(run, workers, github=github):
-            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-            run.notes[f"error: {problem}"] = None
+        try:
+            for problem in finish(run, workers, github=github):
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+                run.notes[f"error: {problem}"] = None
+        except KeyboardInterrupt:
+            session.exitstatus = pytest.ExitCode.INTERRUPTED
+            run.notes[f"error: {interrupted(run)}"] = None
     run.close()
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from pytest_loraperf.errors import said
 from pytest_loraperf.options import Settings
 from pytest_loraperf.strategies import Strategies
 from pytest_loraperf.units import format_size
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.bench import Bench, Workshop
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.gpu.lock import DeviceLock
+    from pytest_loraperf.journal import Journal
     from pytest_loraperf.measure.ledger import Charge, Ledger
     from pytest_loraperf.measure.monitor import Monitor
     from pytest_loraperf.measure.pairs import Measurer
@@ -89,6 +91,7 @@ class Session:
     benches: dict[tuple[object, ...], Bench] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     stored: Stored | None = None
+    journal: Journal | None = None
 
     @cached_property
     def device(self) -> Device:
@@ -120,6 +123,16 @@ class Session:
     def measured(self) -> bool:
         """Whether any sample was asked for; looking at the measurer itself would import torch."""
         return "measurer" in self.__dict__
+
+    @property
+    def progress(self) -> object:
+        """What is another once there is more to tell of this run; None where nothing was measured or judged."""
+        arms = [
+            (arm.name, arm.error, len(arm.setup)) for bench in self.benches.values() for arm in bench.arms.values()
+        ]
+        rounds = sum(len(rounds.taken) for rounds in self.measurer) if self.measured else 0
+        verdicts = [(each.nodeid, len(each.verdicts)) for each in self.records.values() if each.verdicts]
+        return (arms, rounds, verdicts, len(self.notes)) if arms or rounds or verdicts else None
 
     @cached_property
     def measurer(self) -> Measurer:
@@ -234,6 +247,12 @@ class Session:
         return not verdict.passed
 
     def close(self) -> None:
-        """Give back what the benches hold."""
+        """Give back what the benches hold; a device that was lost meanwhile is noted."""
         for bench in self.benches.values():
-            bench.close()
+            try:
+                bench.close()
+            except Exception as error:  # noqa: BLE001 - whatever a broken device raises, the results are there
+                self._note(
+                    f"warning: the pipelines of {bench.model} could not be given back: {said(error)}; "
+                    "look whether the device still works (loraperf doctor)"
+                )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.fixtures import RECORD, SESSION
+from pytest_loraperf.fixtures import SESSION
 
 if TYPE_CHECKING:
     from pytest_loraperf.baseline.record import Measured
     from pytest_loraperf.report.results import Results
-    from pytest_loraperf.session import Session
 
 WIRE = 1
 """The version of what is sent: ``{"wire": 1, "results": RESULTS, "measured": {NODEID: MEASURED}}``."""
@@ -31,23 +30,23 @@ class Worker:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
+        self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Add it to the report of the call."""
+        """Add it to the report of each phase that has more to tell."""
         report = yield
-        record, run = item.stash.get(RECORD, None), item.config.stash[SESSION]
-        state = _state(run)
-        judged = call.when == "call" and record is not None and bool(record.verdicts)
-        if judged or (state != self._sent and (run.benches or run.measured)):
-            self._sent = state
+        state, before = item.config.stash[SESSION].progress, self._sent
+        self._sent = state
+        if state is not None and state != before:
             setattr(report, ATTRIBUTE, _sent(item.config))
         return report
 
 
 class Controller:
-    """Keeps the last that each worker sent."""
+    """Keeps the last that each worker sent; ``took`` is called after each, and ``count`` counts them from 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, took: Callable[[Controller], None]) -> None:
+        self._took = took
+        self.count: int | None = None
         self._sent: dict[str, Mapping[str, Any]] = {}
         self._lost: dict[str, str] = {}
 
@@ -57,6 +56,8 @@ class Controller:
         sent = getattr(report, ATTRIBUTE, None)
         if isinstance(sent, dict) and sent.get("wire") == WIRE:
             self._sent[worker] = sent
+            self.count = (self.count or 0) + 1
+            self._took(self)
         elif report.when == "call" and any(
             str(name).startswith("loraperf_") for name, _ in report.user_properties
         ):
@@ -99,13 +100,6 @@ class Controller:
             for worker, sent in sorted(self._sent.items())
             for nodeid, found in sent["measured"].items()
         }
-
-
-def _state(run: Session) -> object:
-    """Return what differs once there is more to send."""
-    arms = [(arm.name, arm.error, len(arm.setup)) for bench in run.benches.values() for arm in bench.arms.values()]
-    rounds = sum(len(rounds.taken) for rounds in run.measurer) if run.measured else 0
-    return arms, rounds, len(run.notes)
 
 
 def _read(kind: type[Results], worker: str, data: object) -> Results:

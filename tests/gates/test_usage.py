@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 USAGE = pytest.ExitCode.USAGE_ERROR
@@ -247,3 +249,41 @@ def test_results_that_cannot_be_written_are_told_before_anything_runs(pytester: 
     result = pytester.runpytest("--loraperf-json=file/out.json")
     assert result.ret == USAGE
     result.stderr.fnmatch_lines(["ERROR: loraperf: --loraperf-json=file/out.json: cannot be written: *"])
+
+
+def test_a_file_that_is_no_file_is_refused_before_anything_is_measured(pytester: pytest.Pytester) -> None:
+    os.mkfifo(pytester.path / "pipe")
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest("--loraperf-json=pipe")
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(
+        ["ERROR: loraperf: --loraperf-json=pipe: cannot be written: it is there and no regular file"]
+    )
+    assert (pytester.path / "pipe").is_fifo()
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_stays_a_link(pytester: pytest.Pytester) -> None:
+    (pytester.path / "out.json").symlink_to(pytester.path / "there.json")
+    pytester.makepyfile("def test_it(): pass")
+    pytester.runpytest("--loraperf-json=out.json").assert_outcomes(passed=1)
+    assert (pytester.path / "out.json").is_symlink()
+    assert (pytester.path / "there.json").is_file()
+
+
+def test_only_collecting_leaves_the_results(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    for name in ("out.json", "out.json.partial"):
+        (pytester.path / name).write_text("kept")
+    assert pytester.runpytest("--loraperf-json=out.json", "--collect-only").ret == pytest.ExitCode.OK
+    assert [(pytester.path / name).read_text() for name in ("out.json", "out.json.partial")] == ["kept", "kept"]
+
+
+def test_wherever_a_test_goes_the_results_stay(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import os
+
+        def test_it(tmp_path):
+            os.chdir(tmp_path)
+    """)
+    pytester.runpytest("--loraperf-json=out.json").assert_outcomes(passed=1)
+    assert (pytester.path / "out.json").is_file()
