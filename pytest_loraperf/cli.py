@@ -1,4 +1,4 @@
-"""The command line: ``loraperf bench | calibrate | compare | doctor | effect | lint``."""
+"""The command line: ``loraperf bench | calibrate | compare | doctor | effect | history | lint | report``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_loraperf import __version__
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.options import OPTIONS, Option, Settings, check_files, check_writable
-from pytest_loraperf.units import parse_percent
+from pytest_loraperf.units import parse_percent, parse_size
+
+if TYPE_CHECKING:
+    from pytest_loraperf.report.results import Results
 
 FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
 CUT_OFF = 141  # as a shell shows a program that SIGPIPE ended: it passed nothing
@@ -26,7 +29,7 @@ PYTEST_FIELDS = ("inconclusive", "order", "lint", "lint_select", "lint_ignore", 
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field not in PYTEST_FIELDS)
 CALIBRATE_FIELDS = ("model", "adapters", "device", "scheme", "compile")
 CALIBRATE_OPTIONS = tuple(option for option in OPTIONS if option.field in CALIBRATE_FIELDS)
-EFFECT_FIELDS = ("model", "device", "scheme", "json")
+EFFECT_FIELDS = ("model", "device", "scheme", "json", "html")
 EFFECT_OPTIONS = tuple(option for option in OPTIONS if option.field in EFFECT_FIELDS)
 REQUEST_FIELDS = ("prompt", "height", "width", "steps", "cfg", "seed", "edit_image")
 
@@ -60,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_lint(
         commands.add_parser("lint", help="find wrong orders of LoRA, quantization, offload and compile in source")
     )
+    _add_report(
+        commands.add_parser("report", help="tables and charts of stored results: a page, Markdown, a picture")
+    )
+    _add_history(commands.add_parser("history", help="each strategy's time and VRAM over stored results"))
     _add_doctor(commands.add_parser("doctor", help="what this machine can do, and what would spoil a measurement"))
     return parser
 
@@ -189,9 +196,9 @@ def _effect(given: argparse.Namespace) -> int:
 
     settings = replace(_settings(given, EFFECT_OPTIONS), adapters=tuple(given.adapters))
     min_gain = _gain("--min-gain", given.min_gain)
-    if settings.json is not None:
-        check_writable(settings.json, "--json")
+    check_files(settings, "--")
     results = run_effect(settings, given.command, given.strategies, min_gain, _tell, print)
+    _write_page(settings, results)
     failed = any(verdict.status == "FAIL" for verdict in results.verdicts)
     return FINDING if failed or any(each.error for each in results.strategies.values()) else FINE
 
@@ -245,16 +252,68 @@ def _bench(given: argparse.Namespace) -> int:
     settings = _settings(given, BENCH_OPTIONS)
     if given.rounds is None:
         settings = replace(settings, rounds=BENCH_ROUNDS)
-    check_files(settings)
+    check_files(settings, "--")
     results = run_benchmark(settings, given.command, given.strategies, _changes(given), _tell, print)
     if settings.json is not None:
         write_results(settings.json, results)
     if settings.benchmark_json is not None:
         write_benchmarks(settings.benchmark_json, results)
+    _write_page(settings, results)
     failed = [verdict for verdict in results.verdicts if verdict.status == "FAIL"]
     for verdict in failed:
         print(f"loraperf {verdict.code}: {verdict.message}")
     return FINDING if failed or any(each.error for each in results.strategies.values()) else FINE
+
+
+def _write_page(settings: Settings, results: Results) -> None:
+    if settings.html is not None:
+        from pytest_loraperf.page.write import write_page  # noqa: PLC0415 - imports jinja2 and vl_convert
+
+        write_page(settings.html, results)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_report)
+    _add_stored(parser, "results files; the newest is reported, the others are its history")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page: tables and charts, one file")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables in Markdown")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="write the charts as a picture")
+    parser.add_argument("--gpu-budget", metavar="SIZE", help="show what fits a card of this size, such as 24GB")
+
+
+def _add_stored(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("files", type=Path, nargs="+", metavar="RESULTS.json", help=what)
+    parser.add_argument(
+        "--max-slowdown",
+        default="5%",
+        metavar="PERCENT",
+        help="how much slower than in the run before a strategy may be (default: 5%%)",
+    )
+
+
+def _report(given: argparse.Namespace) -> int:
+    from pytest_loraperf.reporting import Outputs, run_report  # noqa: PLC0415 - imports numpy
+
+    try:
+        budget = None if given.gpu_budget is None else parse_size(given.gpu_budget)
+    except LoraperfError as error:
+        raise LoraperfError(f"--gpu-budget: {error}") from error
+    outputs = Outputs(given.html, given.markdown, given.png)
+    run_report(given.files, outputs, budget, _percentage("--max-slowdown", given.max_slowdown), print)
+    return FINE
+
+
+def _add_history(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_history)
+    _add_stored(parser, "results files, in any order")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _history(given: argparse.Namespace) -> int:
+    from pytest_loraperf.reporting import run_history  # noqa: PLC0415 - imports numpy
+
+    run_history(given.files, given.json, _percentage("--max-slowdown", given.max_slowdown), print)
+    return FINE
 
 
 def _settings(given: argparse.Namespace, options: Sequence[Option]) -> Settings:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.results import Machine, Results, StrategyResult, read_results
@@ -71,7 +70,7 @@ def run_compare(
     Raises:
         LoraperfError: a file is no results file, or the two cannot be compared.
     """
-    comparison = compare(_read(base), _read(new), max_slowdown, across_machines=across_machines)
+    comparison = compare(read_positive(base), read_positive(new), max_slowdown, across_machines=across_machines)
     for line in comparison_lines(comparison):
         show(line)
     return comparison.status
@@ -95,7 +94,8 @@ def compare(base: Results, new: Results, max_slowdown: float, *, across_machines
         )
     names = dict.fromkeys((*base.strategies, *new.strategies))
     strategies = tuple(
-        _judge(name, base.strategies.get(name), new.strategies.get(name), 1 + max_slowdown) for name in names
+        judge_strategy(name, base.strategies.get(name), new.strategies.get(name), 1 + max_slowdown)
+        for name in names
     )
     return Comparison(strategies, tuple(_notes(base.machine, new.machine, differences, strategies)))
 
@@ -112,13 +112,21 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
     yield from map(one_line, comparison.notes)
 
 
-def _read(path: Path) -> Results:
+def read_positive(path: Path) -> Results:
+    """Read a results file whose times can be compared.
+
+    Raises:
+        LoraperfError: it is no results file, or a time in it is not positive.
+    """
     results = read_results(path)
-    for name, strategy in results.strategies.items():
-        for place, seconds in enumerate(strategy.samples_s):
-            if seconds <= 0:
+    series = {f"strategies[{name!r}].samples_s": each.samples_s for name, each in results.strategies.items()}
+    for number, taken in enumerate(results.comparisons):
+        series |= {f"comparisons[{number}].samples_s[{arm!r}]": times for arm, times in taken.samples_s.items()}
+    for where, times in series.items():
+        for place, seconds in enumerate(times):
+            if seconds is not None and seconds <= 0:
                 raise LoraperfError(
-                    f"results {path}: results.strategies[{name!r}].samples_s[{place}] is {seconds}, "
+                    f"results {path}: results.{where}[{place}] is {seconds}, "
                     "a positive number is expected; measure again to write it anew"
                 )
     return results
@@ -129,16 +137,16 @@ def _names(results: Results) -> str:
 
 
 def _differences(base: Results, new: Results) -> Iterator[str]:
-    sides = [{**_identity(each.machine), "model": each.model, **_request(each.request)} for each in (base, new)]
+    sides = [_identity(each) for each in (base, new)]
     for what in dict.fromkeys((*sides[0], *sides[1])):
         first, second = (side.get(what) for side in sides)
         if first != second:
             yield f"{what} ({_show(first)} against {_show(second)})"
     for name in (name for name in base.strategies if name in new.strategies):
-        yield from _strategy_differences(name, base.strategies[name], new.strategies[name])
+        yield from strategy_differences(name, base.strategies[name], new.strategies[name])
 
 
-def _strategy_differences(name: str, base: StrategyResult, new: StrategyResult) -> Iterator[str]:
+def strategy_differences(name: str, base: StrategyResult, new: StrategyResult) -> Iterator[str]:
     """Yield what two strategies of one name do not share; what a file does not tell is not held against it."""
     for what in ("steps", "scheme", "requests", "adapters"):
         first, second = getattr(base, what), getattr(new, what)
@@ -146,14 +154,24 @@ def _strategy_differences(name: str, base: StrategyResult, new: StrategyResult) 
             yield f"{what} of {one_line(name)} ({_show(first)} against {_show(second)})"
 
 
-def _identity(machine: Machine) -> dict[str, str | None]:
+def _identity(results: Results) -> dict[str, object]:
     """Return what times depend on; which of several equal cards, and how bytes are counted, are not of it."""
-    major = machine.driver and machine.driver.partition(".")[0]
-    return {"device": machine.name, "driver": major, "torch": machine.torch, "backend": machine.backend}
+    software, request = software_of(results.machine), results.request
+    return {
+        "device": results.machine.name,
+        **software,
+        "model": results.model,
+        **{f"request {name}": value for name, value in request.items()},
+    }
 
 
-def _request(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"request {name}": value for name, value in request.items()}
+def software_of(machine: Machine) -> dict[str, str | None]:
+    """Return the software that times depend on; of the driver its major version alone."""
+    return {
+        "driver": machine.driver and machine.driver.partition(".")[0],
+        "torch": machine.torch,
+        "backend": machine.backend,
+    }
 
 
 def _show(value: object) -> str:
@@ -173,7 +191,8 @@ def _notes(base: Machine, new: Machine, differences: str, strategies: tuple[Comp
         yield CPU_UNKNOWN
 
 
-def _judge(name: str, base: StrategyResult | None, new: StrategyResult | None, limit: float) -> Compared:
+def judge_strategy(name: str, base: StrategyResult | None, new: StrategyResult | None, limit: float) -> Compared:
+    """Judge one strategy of two runs, which may lack it; ``limit`` is a ratio of its positive times."""
     base_s, new_s = _median(base), _median(new)
     if base and new and base_s and new_s and not new.error:
         return _judge_times(name, base.samples_s, new.samples_s, limit)

@@ -65,12 +65,14 @@ def gather(session: Session) -> Results:
                 status=str(verdict.status),
                 message=verdict.message,
                 tighter=verdict.tighter,
+                detail=verdict.detail,
             )
             for record in session.records.values()
             for verdict in record.verdicts
         ),
         comparisons=tuple(_comparisons(session)) if session.measured else (),
         notes=(*session.notes, *_recipe_notes(session), *_validity_notes(session)),
+        gpu_budget=session.settings.gpu_budget,
     )
 
 

@@ -53,6 +53,13 @@ class Settings:
     github: str = "auto"
     json: Path | None = None
     benchmark_json: Path | None = None
+    html: Path | None = None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are asked for at the end of a run, by what each is."""
+        files = {"json": self.json, "benchmark-json": self.benchmark_json, "html": self.html}
+        return {name: path for name, path in files.items() if path is not None}
 
 
 class Option(NamedTuple):
@@ -248,6 +255,7 @@ OPTIONS = (
         "write the samples to this file as pytest-benchmark does, for github-action-benchmark or Bencher",
         "FILE",
     ),
+    Option("--loraperf-html", "html", Path, "write a report to this file: one page, tables and charts", "FILE"),
 )
 
 
@@ -322,18 +330,23 @@ def early_gpus(config: pytest.Config) -> tuple[str, ...]:
     return read_gpus(str(given).strip()) if given else ()
 
 
-def check_files(settings: Settings) -> None:
+def check_files(settings: Settings, prefix: str = "--loraperf-") -> None:
     """Refuse files that cannot be written, or that are one and the same, before anything is measured.
+
+    ``prefix`` is how the options begin, pytest's or the command's.
 
     Raises:
         LoraperfError: the message names the option.
     """
-    files = {"--loraperf-json": settings.json, "--loraperf-benchmark-json": settings.benchmark_json}
-    given = {flag: path for flag, path in files.items() if path is not None}
+    given = {f"{prefix}{name}": path for name, path in settings.files.items()}
     for flag, path in given.items():
         check_writable(path, flag)
     if len(given) > len({path.resolve() for path in given.values()}):
         raise LoraperfError(f"{' and '.join(given)} name the same file; give each a file of its own")
+    if settings.html is not None:
+        from pytest_loraperf.page.files import check_page  # noqa: PLC0415 - only where a report is asked for
+
+        check_page(settings.html, f"{prefix}html")
 
 
 def check_writable(path: Path, flag: str = "--loraperf-json") -> None:

@@ -45,7 +45,7 @@ def finish(run: Session, workers: Controller | None, *, github: bool = False) ->
     it is no part of what was asked for.
     """
     yield from workers.lost() if workers else ()
-    for write in (_write_results, _write_benchmarks, _update_baseline):
+    for write in (_write_results, _write_benchmarks, _write_page, _update_baseline):
         try:
             write(run, workers)
         except LoraperfError as error:
@@ -106,6 +106,13 @@ def _write_benchmarks(run: Session, workers: Controller | None) -> None:
         from pytest_loraperf.report.benchmark_json import write_benchmarks  # noqa: PLC0415 - only where asked for
 
         write_benchmarks(run.settings.benchmark_json, results_of(run, workers))
+
+
+def _write_page(run: Session, workers: Controller | None) -> None:
+    if run.settings.html is not None:
+        from pytest_loraperf.page.write import write_page  # noqa: PLC0415 - imports jinja2 and vl_convert
+
+        write_page(run.settings.html, results_of(run, workers))
 
 
 def _append_step_summary(run: Session, workers: Controller | None) -> str | None:

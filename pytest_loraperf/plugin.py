@@ -85,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = read_settings(config)
         if not is_worker(config):
             check_files(settings)
-            paths = {name: _absolute(getattr(settings, name)) for name in ("json", "benchmark_json")}
+            paths = {name: _absolute(getattr(settings, name)) for name in ("json", "benchmark_json", "html")}
             settings = replace(settings, **paths)
         given = config.hook.pytest_loraperf_strategies(config=config)
         strategies = Strategies(strategy for some in given for strategy in some or ())
@@ -364,8 +364,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config, run = session.config, session.config.stash[SESSION]
     workers = config.stash.get(WORKERS, None)
     github = config.pluginmanager.hasplugin(ANNOTATIONS)
-    files = run.settings.json or run.settings.benchmark_json or github
-    if (files or run.stored or workers) and not (is_worker(config) or config.option.collectonly):
+    if (run.settings.files or github or run.stored or workers) and not (
+        is_worker(config) or config.option.collectonly
+    ):
         from pytest_loraperf.outcome import finish, interrupted  # noqa: PLC0415 - only where there is something to write
 
         try:

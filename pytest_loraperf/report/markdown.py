@@ -57,6 +57,16 @@ def _lines(results: Results) -> Iterator[str]:
         yield f"- {escape(line)}"
 
 
+def markdown_rows(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table, its titles first; the first two columns and the last are read from the left."""
+    titles, *body = rows
+    left = (0, 1, len(titles) - 1)
+    yield _row([_escape(title) for title in titles])
+    yield _row(["---" if place in left else "---:" for place in range(len(titles))])
+    for row in body:
+        yield _row([_escape(one_line(cell)) for cell in row])
+
+
 def _place(results: Results) -> str:
     machine = results.machine
     driver = f", driver {machine.driver}" if machine.driver else ""

@@ -153,7 +153,10 @@ class StrategyResult:
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictRecord:
-    """The verdict of one gate on one test; ``tighter`` is a stricter marker for one that passed by far."""
+    """The verdict of one gate on one test; ``tighter`` is a stricter marker for one that passed by far.
+
+    ``detail`` has the lines that the report of a failed test shows; files of before have none.
+    """
 
     nodeid: str
     strategy: str | None = None
@@ -161,11 +164,12 @@ class VerdictRecord:
     status: str
     message: str
     tighter: str | None = None
+    detail: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """One run."""
+    """One run; ``gpu_budget`` is the card in bytes that it was held to."""
 
     plugin_version: str
     created: str
@@ -177,6 +181,7 @@ class Results:
     verdicts: tuple[VerdictRecord, ...] = ()
     comparisons: tuple[ComparisonRecord, ...] = ()
     notes: tuple[str, ...] = ()
+    gpu_budget: int | None = None
 
     def verdict_of(self, strategy: str) -> str:
         """Return the worst verdict on a strategy: FAIL, INCONCLUSIVE, PASS, or nothing where none was asked."""
@@ -220,7 +225,7 @@ def write_results(path: Path, results: Results) -> None:
         ) from error
 
 
-def replace_whole(path: Path, text: str) -> None:
+def replace_whole(path: Path, text: str | bytes) -> None:
     """Write a file whole or not at all; folders that are missing are made.
 
     Raises:
@@ -234,8 +239,8 @@ def replace_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name[:40]}.{os.getpid()}.partial"
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            file.write(text if isinstance(text, bytes) else text.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -107,6 +107,7 @@ def test_keys_of_the_schema() -> None:
         "verdicts",
         "comparisons",
         "notes",
+        "gpu_budget",
     ]
     fused = data["strategies"]["fused"]
     assert {key: sorted(value) for key, value in fused.items() if isinstance(value, dict)} == {
@@ -131,7 +132,15 @@ def test_keys_of_the_schema() -> None:
         "steps_s",
     ]
     assert sorted(fused["setup"][0]) == ["layers", "layers_total", "note", "seconds", "step", "vram_peak"]
-    assert sorted(data["verdicts"][0]) == ["code", "message", "nodeid", "status", "strategy", "tighter"]
+    assert sorted(data["verdicts"][0]) == [
+        "code",
+        "detail",
+        "message",
+        "nodeid",
+        "status",
+        "strategy",
+        "tighter",
+    ]
     assert sorted(data["machine"]) == ["backend", "device", "driver", "memory_kind", "name", "torch"]
 
 

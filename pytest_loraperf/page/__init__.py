@@ -1,0 +1,1 @@
+"""The report as one HTML page: tables, and charts drawn from Vega-Lite specifications. It reads results only."""
