@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_loraperf import __version__
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import OPTIONS, Option, Settings, check_files, check_writable
+from pytest_loraperf.options import OPTIONS, Option, Settings, check_files
 from pytest_loraperf.units import parse_percent, parse_size
 
 if TYPE_CHECKING:

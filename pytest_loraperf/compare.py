@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -119,10 +119,12 @@ def read_positive(path: Path) -> Results:
         LoraperfError: it is no results file, or a time in it is not positive.
     """
     results = read_results(path)
-    series = {f"strategies[{name!r}].samples_s": each.samples_s for name, each in results.strategies.items()}
+    series: list[tuple[str, Sequence[float | None]]] = [
+        (f"strategies[{name!r}].samples_s", each.samples_s) for name, each in results.strategies.items()
+    ]
     for number, taken in enumerate(results.comparisons):
-        series |= {f"comparisons[{number}].samples_s[{arm!r}]": times for arm, times in taken.samples_s.items()}
-    for where, times in series.items():
+        series += [(f"comparisons[{number}].samples_s[{arm!r}]", times) for arm, times in taken.samples_s.items()]
+    for where, times in series:
         for place, seconds in enumerate(times):
             if seconds is not None and seconds <= 0:
                 raise LoraperfError(

@@ -20,6 +20,7 @@ HEAVY = frozenset(
     {
         "diffsynth",
         "diffusers",
+        "jinja2",
         "numpy",
         "pynvml",
         "safetensors",
@@ -28,6 +29,7 @@ HEAVY = frozenset(
         "torchao",
         "torchvision",
         "transformers",
+        "vl_convert",
         "wrapt",
     }
 )
@@ -124,6 +126,12 @@ def test_light_modules_import_nothing_heavy_through_others() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
     )
     assert set(json.loads(done.stdout)) & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", ["page.write", "reporting", "history"])
+def test_reports_of_stored_results_never_import_torch(name: str) -> None:
+    code = f"import sys, pytest_loraperf.{name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=PACKAGE.parent).returncode == 0
 
 
 def modules_of(layer: str) -> list[tuple[str, Path]]:

@@ -186,9 +186,9 @@ def _kind_of(step: str) -> str:
 def gains(results: Results, width: int) -> Spec | None:
     """Return the effect gain of each layer where the results have them, else the lowest and the median."""
     lora = {name: each.lora for name, each in results.strategies.items() if each.lora}
-    layers = {name: [gain for gain in each.gains.values() if gain is not None] for name, each in lora.items()}
+    layers = {name: _numbers(each.gains.values()) for name, each in lora.items()}
     found = {
-        name: grouped(layers[name]) or {gain: 1 for gain in (each.gain_min, each.gain_median) if gain is not None}
+        name: grouped(layers[name]) or dict.fromkeys(_numbers((each.gain_min, each.gain_median)), 1)
         for name, each in lora.items()
     }
     found = {name: each for name, each in found.items() if each}
@@ -198,7 +198,7 @@ def gains(results: Results, width: int) -> Spec | None:
     low, high = _floor(min(every)), max(1.05, *every)
     across = Scale(low, high, False, tuple(tick for tick in (0, 0.2, 0.4, 0.6, 0.8, 1.0) if low <= tick <= high))
     rows = [
-        {"row": name, "x": gain, "layers": count, "low": min(each), "median": lora[name].gain_median}
+        {"row": name, "x": gain, "layers": count, "low": min(each), "high": max(each)}
         for name, each in found.items()
         for gain, count in each.items()
     ]
@@ -210,14 +210,17 @@ def gains(results: Results, width: int) -> Spec | None:
         rows,
         [
             _line(MIN_GAIN, x, LIGHT["fail"], wanted, align="right"),
-            _layer(
-                {**RULE, "strokeWidth": 1}, {"y": "row", "x": {**x, "field": "low"}, "x2": {"field": "median"}}
-            ),
+            _layer({**RULE, "strokeWidth": 1}, {"y": "row", "x": {**x, "field": "low"}, "x2": {"field": "high"}}),
             _layer(tick, {"y": "row", "x": x}),
         ],
         width,
         18,
     )
+
+
+def _numbers(gains: Iterable[float | None]) -> list[float]:
+    """Return those that are numbers; a layer without one fails its verdict, and is named below the chart."""
+    return [gain for gain in gains if gain is not None and math.isfinite(gain)]
 
 
 def _floor(lowest: float) -> float:

@@ -61,10 +61,10 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table, its titles first; the first two columns and the last are read from the left."""
     titles, *body = rows
     left = (0, 1, len(titles) - 1)
-    yield _row([_escape(title) for title in titles])
+    yield _row([escape(title) for title in titles])
     yield _row(["---" if place in left else "---:" for place in range(len(titles))])
     for row in body:
-        yield _row([_escape(one_line(cell)) for cell in row])
+        yield _row([escape(one_line(cell)) for cell in row])
 
 
 def _place(results: Results) -> str:

@@ -11,6 +11,7 @@ import pytest_loraperf.baseline.stored
 import pytest_loraperf.gathering
 import pytest_loraperf.judging
 import pytest_loraperf.outcome
+import pytest_loraperf.page.write
 import pytest_loraperf.properties
 import pytest_loraperf.race
 import pytest_loraperf.report.benchmark_json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -127,6 +128,12 @@ def test_gains_of_every_layer_else_the_lowest_and_the_median() -> None:
         found[row["row"]].append((row["x"], row["layers"]))
     assert found["fused"] == [(0.1, 2), (0.9, 1)]
     assert found["standard_lora"] == [(0.993, 1), (0.999, 1)]
+
+
+def test_a_gain_that_is_no_number_is_not_drawn() -> None:
+    spec = drawn(rows.gains, with_strategy("fused", lora=LoraCoverage(4, 9, 64, math.nan, 0.5)))
+    assert [row["x"] for row in values(spec) if row["row"] == "fused"] == [0.5]
+    assert "NaN" not in texts(spec)
 
 
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.name)

@@ -13,7 +13,7 @@ from test_history import H100, STEADY, results, times, write
 
 from pytest_loraperf.cli import main
 
-DEMO = str(Path(__file__).parents[1] / "benchmarks" / "h100" / "demo.json")
+DEMO = str(Path(__file__).parents[2] / "benchmarks" / "h100" / "demo.json")
 
 
 def test_everything_of_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,5 +125,9 @@ def test_bench_and_effect_write_the_page_too(tmp_path: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert main(["bench", *tiny, "--html", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"loraperf: --html={tmp_path}: cannot be written: ")
+    assert main(["bench", *tiny, "--html", str(out), "--json", str(out)]) == 2
+    assert (
+        capsys.readouterr().err == f"loraperf: --html={out} is the file of --json; name another for one of them\n"
+    )
     assert main(["effect", "nowhere.safetensors", *tiny, "--html", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"loraperf: --html={tmp_path}: cannot be written: ")

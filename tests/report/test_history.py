@@ -13,7 +13,15 @@ import pytest
 from pytest_loraperf.cli import main
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.history import Group, history, history_lines, read_runs
-from pytest_loraperf.report.results import Latency, Machine, Results, StrategyResult, Vram, write_results
+from pytest_loraperf.report.results import (
+    ComparisonRecord,
+    Latency,
+    Machine,
+    Results,
+    StrategyResult,
+    Vram,
+    write_results,
+)
 
 H100 = Machine(device="cuda:0", name="H100", driver="580.1", torch="2.11.0", backend="diffsynth 2.1.12")
 STEADY = (1.0, 1.01, 0.99, 1.0, 1.02, 0.98)
@@ -66,7 +74,7 @@ def test_the_table_in_the_order_of_making(tmp_path: Path) -> None:
         "strategy  run               s/generation         interval  VRAM runtime  change     interval  verdict",
         "fused     2026-11-01 18:00         1.000   [0.9800–1.020]          1 GB       –            –  –",
         "          2026-11-02 18:00         1.200    [1.176–1.224]          1 GB  1.200×  1.176–1.224  FAIL",
-        "          2026-11-03 18:00        0.9000  [0.8820–0.9180]         1 GB  0.750×  0.735–0.765  WIN",
+        "          2026-11-03 18:00        0.9000  [0.8820–0.9180]          1 GB  0.750×  0.735–0.765  WIN",
         "low_vram  2026-11-01 18:00         50.00    [49.00–51.00]          1 GB       –            –  –",
         "          2026-11-02 18:00         51.00    [49.98–52.02]          1 GB  1.020×  1.000–1.041  PASS",
         "new       2026-11-03 18:00         1.000   [0.9800–1.020]          1 GB       –            –  –",
@@ -198,3 +206,12 @@ def test_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert main(["history", *arguments]) == 2
     assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_time_of_a_series_must_be_positive_too(tmp_path: Path) -> None:
+    taken = ComparisonRecord(("a", "b"), interleaved=True, samples_s={"a": (1.0, None), "b": (1.0, -1.0)})
+    (path,) = write(tmp_path, results(1, {"fused": STEADY}, comparisons=(taken,)))
+    with pytest.raises(
+        LoraperfError, match=r"results\.comparisons\[0\]\.samples_s\['b'\]\[1\] is -1\.0, a positive"
+    ):
+        read_runs([path])
