@@ -403,11 +403,11 @@ class Bench:
         shapes = self.shop.backend.lora_shapes(pipeline)
         self.read_adapters()
         if self._adapters is None:
-            self._adapters = (read_adapter(self._synthesize(pipeline)),)
+            self._adapters = (self._synthetic(pipeline),)
         return tuple(match_adapter(adapter, shapes) for adapter in self._adapters)
 
-    def _synthesize(self, pipeline: Any) -> AdapterSource:
-        """Write a seeded adapter for the model, in a real file, since nobody named one."""
+    def _synthetic(self, pipeline: Any) -> Adapter:
+        """Write a seeded adapter for the model, and read the file, since nobody named one."""
         module = getattr(pipeline, "dit", None)
         if module is None:
             raise ModelError(f"{self.model}: no adapter was given, and there is no dit to make one for")
@@ -415,7 +415,7 @@ class Bench:
         path = Path(self._folder.name) / "synthetic.safetensors"
         norms = weight_norms(module, names=self.shop.backend.lora_targets(pipeline))
         write_synthetic_adapter(path, norms, device=self.shop.device.torch_name)
-        return AdapterSource(path)
+        return read_adapter(AdapterSource(path))
 
 
 def _shrinks(arm: Arm) -> int:

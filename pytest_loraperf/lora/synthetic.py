@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+RANK = 64
+"""The rank of a synthetic adapter."""
 Norms = Mapping[str, tuple[int, int, float]]
 """(out_features, in_features, ‖W‖_F) by the layer's name."""
 
@@ -29,7 +31,7 @@ def write_synthetic_adapter(
     path: Path,
     norms: Norms,
     *,
-    rank: int = 64,
+    rank: int = RANK,
     strength: float = 0.07,
     seed: int = 0,
     dtype: torch.dtype = torch.bfloat16,

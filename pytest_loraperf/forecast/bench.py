@@ -1,0 +1,67 @@
+"""The bench of a forecast: the one that measures, on a card that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pytest_loraperf.backends import load_backend
+from pytest_loraperf.backends.protocol import Choices
+from pytest_loraperf.bench import Arm, Bench, Workshop
+from pytest_loraperf.forecast.card import Card
+from pytest_loraperf.forecast.meter import ForecastMeter
+from pytest_loraperf.lora import Adapter, AdapterSource
+from pytest_loraperf.lora.adapter import LoraLayer
+from pytest_loraperf.lora.synthetic import RANK
+from pytest_loraperf.measure.ledger import Ledger
+from pytest_loraperf.measure.timing import Stopwatch
+from pytest_loraperf.models import ModelSpec
+from pytest_loraperf.strategies import Strategies
+
+
+class ForecastBench(Bench):
+    """Builds one strategy's pipeline without values; what needs values, the LoRA's effect, is left out."""
+
+    def _take_base(self, arm: Arm) -> None:
+        """Leave it: outputs of layers have no values here."""
+
+    def _synthetic(self, pipeline: Any) -> Adapter:
+        shapes = self.shop.backend.lora_shapes(pipeline)
+        with self.shop.ledger.meter.watching():
+            layers = {name: _layer(name, *shapes[name]) for name in self.shop.backend.lora_targets(pipeline)}
+        return Adapter(AdapterSource(Path("synthetic.safetensors")), "diffsynth", layers)
+
+
+def _layer(name: str, out_features: int, in_features: int) -> LoraLayer:
+    rank = min(RANK, out_features, in_features)
+    down = torch.empty(rank, in_features, dtype=torch.bfloat16)
+    return LoraLayer(name, down, torch.empty(out_features, rank, dtype=torch.bfloat16))
+
+
+def forecast_bench(
+    card: Card,
+    model: ModelSpec,
+    adapters: Sequence[str | Path],
+    strategies: Strategies,
+    choices: Choices,
+    tell: Callable[[str], None],
+) -> ForecastBench:
+    """Return a bench for one strategy, which has the card for itself.
+
+    Raises:
+        LoraperfError: the backend cannot be used, or an adapter's source is not understood.
+    """
+    device = card.device()
+    shop = Workshop(
+        device=device,
+        backend=load_backend(device),
+        strategies=strategies,
+        choices=choices,
+        ledger=Ledger(ForecastMeter(card)),
+        watch=Stopwatch(),
+        tell=tell,
+    )
+    return ForecastBench(shop, model, adapters)

@@ -1,0 +1,93 @@
+"""The meter of a forecast: what is measured on CUDA, from the simulated allocator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pytest_loraperf.forecast.allocator import CachingAllocator
+from pytest_loraperf.forecast.card import Card
+from pytest_loraperf.forecast.functions import as_on_cuda
+from pytest_loraperf.forecast.pretence import pretended
+from pytest_loraperf.forecast.tracker import StorageTracker
+
+
+class ForecastMeter:
+    """VRAM of a card that is not there; one for each forecast."""
+
+    kind = "forecast VRAM"
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+        self.allocator = CachingAllocator()
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self._tracker = StorageTracker(self._fake, self.allocator, card.workspace)
+        self._depth = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Let every operation run without values in this context, and count what it would hold; reentrant."""
+        if self._depth:
+            yield
+            return
+        self._depth += 1
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(self._fake)
+                torch.empty(0, device="cuda:0")  # torch asks once whether CUDA is there: before it seems to be
+                stack.enter_context(pretended(self.card, self._used, self.allocator.empty_cache, self._compiled))
+                stack.enter_context(as_on_cuda())
+                stack.enter_context(self._tracker)
+                yield
+        finally:
+            self._depth -= 1
+
+    def reset_peak(self) -> None:
+        """Give back unused cache, and let the peaks start from what is in use."""
+        self.allocator.empty_cache()
+        self.allocator.reset_peaks()
+
+    def level(self) -> int:
+        """Bytes reserved once unused cache is given back."""
+        self.allocator.empty_cache()
+        return self.allocator.reserved
+
+    def peak(self) -> int:
+        """Bytes reserved at most."""
+        return self.allocator.reserved_peak
+
+    def allocated(self) -> int:
+        """Bytes of live tensors."""
+        return self.allocator.allocated
+
+    def allocated_peak(self) -> int:
+        """Bytes of live tensors at most."""
+        return self.allocator.allocated_peak
+
+    def free(self) -> int:
+        """Bytes that the card would have left."""
+        return self.card.total - self.card.context - self.level()
+
+    def overhead(self) -> int:
+        """Bytes of CUDA's context and the libraries."""
+        return self.card.context
+
+    def _compiled(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what stands for a module's compiled call."""
+        fusion = self._tracker.fusion
+
+        def fused(*args: Any, **kwargs: Any) -> Any:
+            with fusion.block():
+                result = call(*args, **kwargs)
+            fusion.give_memory(result)
+            return result
+
+        return fused
+
+    def _used(self) -> int:
+        return self.card.context + self.allocator.reserved
+

@@ -1,0 +1,113 @@
+"""Counting memory: each storage of a fake tensor on CUDA is a block of the caching allocator while it lives."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass_type
+from torch.utils._pytree import tree_leaves
+
+from pytest_loraperf.forecast.allocator import Block, CachingAllocator
+from pytest_loraperf.forecast.fusion import Fusion
+from pytest_loraperf.forecast.known import KnownValues
+from pytest_loraperf.forecast.remembered import Remembered
+from pytest_loraperf.forecast.unknown import UnknownOperation
+
+aten = torch.ops.aten
+PRODUCTS = frozenset(
+    {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten._scaled_mm.default}  # noqa: SLF001 - its only name
+)
+"""The operations that cuBLAS carries out."""
+DEVICE = torch.ops.prim.device.default
+CANNOT = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+    NotImplementedError,
+)
+
+
+class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Follows every operation: what it allocates on CUDA, and the values of what is small.
+
+    ``workspace`` is the bytes that cuBLAS takes at its first product and keeps.
+    """
+
+    def __init__(self, fake: FakeTensorMode, allocator: CachingAllocator, workspace: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # the same
+        self._carry_out = Remembered(fake)
+        self.allocator = allocator
+        self.known = KnownValues()
+        self._workspace = workspace
+        self.fusion = Fusion(self._give_memory)
+        self._blocks: dict[int, tuple[int, Block | None]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is DEVICE and type(args[0]) is FakeTensor:
+            return args[0].fake_device
+        if any(kind is not FakeTensor and is_traceable_wrapper_subclass_type(kind) for kind in types):
+            return NotImplemented  # the wrapper's own operations come here one by one
+        kwargs = kwargs or {}
+        if self._workspace and func in PRODUCTS and args[0].device.type == "cuda":
+            self.allocator.allocate(self._workspace)
+            self._workspace = 0
+        held_back = self.fusion.holds_back(func, args, kwargs)
+        result = self._result(func, args, kwargs)
+        for leaf in (result,) if isinstance(result, Tensor) else tree_leaves(result):
+            if isinstance(leaf, FakeTensor) and leaf.fake_device.type == "cuda":
+                key = self._see(leaf, held_back=held_back)
+                if key is not None and held_back:
+                    self.fusion.hold_back(key, args, kwargs)
+        return result
+
+    def _result(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        try:
+            result = self._carry_out(func, args, kwargs)
+        except CANNOT as error:
+            inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            if not (inputs and self.known.known(inputs)):
+                raise UnknownOperation(str(func), error) from error
+            return self._from_values(func, inputs[0], self.known.run(func, args, kwargs))
+        self.known.follow(func, args, kwargs, result)
+        return result
+
+    def _from_values(self, func: Any, near: Tensor, real: Any) -> Any:
+        """Return a fake tensor on the device of ``near`` with the values, or what is no tensor as it is."""
+        if not isinstance(real, Tensor):
+            return real
+        fake = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device=near.device)
+        self.known.keep(fake, real)
+        return fake
+
+    def _see(self, tensor: Tensor, *, held_back: bool) -> int | None:
+        """Count the storage of a tensor until it is freed; return its key if it is a new one."""
+        storage = tensor.untyped_storage()
+        size, key = storage.nbytes(), storage._cdata  # noqa: SLF001 - the one identity a storage has
+        found = self._blocks.get(key)
+        if found is not None:
+            if found[0] != size:  # it was resized
+                self.allocator.free(found[1])
+                self._blocks[key] = size, self.allocator.allocate(size)
+            return None
+        weakref.finalize(storage, self._forget, key).atexit = False
+        self._blocks[key] = size, None if held_back else self.allocator.allocate(size)
+        return key
+
+    def _give_memory(self, key: int) -> None:
+        size, _ = self._blocks[key]
+        self._blocks[key] = size, self.allocator.allocate(size)
+
+    def _forget(self, key: int) -> None:
+        _, block = self._blocks.pop(key)
+        self.allocator.free(block)
+        self.fusion.forget(key)
