@@ -1,4 +1,4 @@
-"""The command line: ``loraperf bench | calibrate | compare | doctor | effect | history | lint | report``."""
+"""The command line: ``loraperf bench | calibrate | compare | doctor | effect | forecast | history | lint | report``."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
 CUT_OFF = 141  # as a shell shows a program that SIGPIPE ended: it passed nothing
 LINT_FORMATS = ("text", "json", "github", "sarif")
 BENCH_ROUNDS = 9  # what a first look takes; --rounds asks for more
-PYTEST_FIELDS = ("inconclusive", "order", "lint", "lint_select", "lint_ignore", "github")
+PYTEST_FIELDS = ("inconclusive", "order", "lint", "lint_select", "lint_ignore", "github", "forecast")
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field not in PYTEST_FIELDS)
 CALIBRATE_FIELDS = ("model", "adapters", "device", "scheme", "compile")
 CALIBRATE_OPTIONS = tuple(option for option in OPTIONS if option.field in CALIBRATE_FIELDS)
 EFFECT_FIELDS = ("model", "device", "scheme", "json", "html")
 EFFECT_OPTIONS = tuple(option for option in OPTIONS if option.field in EFFECT_FIELDS)
+FORECAST_FIELDS = ("gpu_budget", "model", "adapters", "scheme", "compile", "json")
+FORECAST_OPTIONS = tuple(option for option in OPTIONS if option.field in FORECAST_FIELDS)
 REQUEST_FIELDS = ("prompt", "height", "width", "steps", "cfg", "seed", "edit_image")
 
 
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_calibrate(commands.add_parser("calibrate", help="how often verdicts are wrong, here and in simulation"))
     _add_compare(commands.add_parser("compare", help="judge one results file against another"))
     _add_effect(commands.add_parser("effect", help="is a LoRA in the weights: the effect gain of each layer"))
+    _add_forecast(commands.add_parser("forecast", help="peak VRAM of strategies at full size, without a GPU"))
     _add_lint(
         commands.add_parser("lint", help="find wrong orders of LoRA, quantization, offload and compile in source")
     )
@@ -199,6 +202,30 @@ def _effect(given: argparse.Namespace) -> int:
     check_files(settings, "--")
     results = run_effect(settings, given.command, given.strategies, min_gain, _tell, print)
     _write_page(settings, results)
+    failed = any(verdict.status == "FAIL" for verdict in results.verdicts)
+    return FINDING if failed or any(each.error for each in results.strategies.values()) else FINE
+
+
+def _add_forecast(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_forecast)
+    parser.add_argument(
+        "--strategy",
+        "--strategies",
+        dest="strategies",
+        default="all",
+        metavar="NAMES",
+        help="all, or names such as fused,low_vram (default: all)",
+    )
+    _add_options(parser, FORECAST_OPTIONS)
+    _add_request(parser)
+
+
+def _forecast(given: argparse.Namespace) -> int:
+    from pytest_loraperf.forecast.run import run_forecast  # noqa: PLC0415 - imports torch
+
+    settings = _settings(given, FORECAST_OPTIONS)
+    check_files(settings, "--")
+    results = run_forecast(settings, given.command, given.strategies, _changes(given), _tell, print)
     failed = any(verdict.status == "FAIL" for verdict in results.verdicts)
     return FINDING if failed or any(each.error for each in results.strategies.values()) else FINE
 

@@ -51,6 +51,7 @@ class Settings:
     lint_ignore: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
     github: str = "auto"
+    forecast: bool = False
     json: Path | None = None
     benchmark_json: Path | None = None
     html: Path | None = None
@@ -246,6 +247,13 @@ OPTIONS = (
         one_of(*GITHUB_MODES),
         "write annotations and the step's summary for GitHub Actions: auto where it runs this, on, or off",
         "MODE",
+    ),
+    Option(
+        "--loraperf-forecast",
+        "forecast",
+        bool,
+        "hold pipelines to their VRAM budgets by a forecast at full size, without a GPU; nothing else is judged",
+        metavar="",
     ),
     Option("--loraperf-json", "json", Path, "write the results to this file", "FILE"),
     Option(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_loraperf.baseline.stored import Stored
     from pytest_loraperf.bench import Bench, Workshop
+    from pytest_loraperf.forecast.forecast import Forecast, Forecaster
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.gpu.lock import DeviceLock
     from pytest_loraperf.journal import Journal
@@ -57,6 +58,7 @@ class TestRecord:
     requests: list[Request] = field(default_factory=list)
     workloads: dict[str, Workload] = field(default_factory=dict)
     raced: list[Workload] = field(default_factory=list)
+    forecast: Forecast | None = None
     verdicts: list[Verdict] = field(default_factory=list)
 
     @property
@@ -89,6 +91,7 @@ class Session:
     command: str = ""
     records: dict[str, TestRecord] = field(default_factory=dict)
     benches: dict[tuple[object, ...], Bench] = field(default_factory=dict)
+    forecasts: dict[tuple[object, ...], Forecast] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     stored: Stored | None = None
     journal: Journal | None = None
@@ -187,7 +190,8 @@ class Session:
         wanted = self.settings.model if value is None else value
         if wanted != "auto":
             return parse_model(wanted)
-        return Synthetic("full" if self.device.total >= FULL_MODEL_NEEDS else "tiny")
+        fits = self.settings.forecast or self.device.total >= FULL_MODEL_NEEDS
+        return Synthetic("full" if fits else "tiny")
 
     def bench(self, model: object = None, adapters: Sequence[str | Path] | None = None) -> Bench:
         """Return the bench of this model and these adapters, the same one each time.
@@ -203,6 +207,26 @@ class Session:
         if key not in self.benches:
             self.benches[key] = Bench(self.shop, spec, files)
         return self.benches[key]
+
+    @cached_property
+    def forecaster(self) -> Forecaster:
+        """Forecasts what strategies need of a card that is not there."""
+        from pytest_loraperf.backends.protocol import Choices  # noqa: PLC0415 - imports torch
+        from pytest_loraperf.forecast.card import H100  # noqa: PLC0415
+        from pytest_loraperf.forecast.forecast import Forecaster  # noqa: PLC0415
+
+        return Forecaster(H100, self.strategies, Choices(self.settings.scheme, self.settings.compile), self.tell)
+
+    def forecast(self, name: str, model: ModelSpec, adapters: Sequence[str | Path], request: Request) -> Forecast:
+        """Return the forecast of a strategy for a request, made once.
+
+        Raises:
+            LoraperfError: the model, an adapter or the strategy is not understood.
+        """
+        key = (name, model, tuple(map(str, adapters)), request.key)
+        if key not in self.forecasts:
+            self.forecasts[key] = self.forecaster.forecast(name, model, adapters, request)
+        return self.forecasts[key]
 
     def request(self, model: object = None) -> Request:
         """Return the request that a model is called with unless a test says otherwise."""

@@ -151,7 +151,9 @@ class CachingAllocator:
         return rest >= MIN_BLOCK if block.small else rest > SMALL
 
     def _split(self, block: Block, size: int) -> None:
-        rest = Block(block.size - size, block.address + size, block.small, free=True, before=block, after=block.after)
+        rest = Block(
+            block.size - size, block.address + size, block.small, free=True, before=block, after=block.after
+        )
         if rest.after is not None:
             rest.after.before = rest
         block.size, block.after = size, rest

@@ -15,12 +15,17 @@ CUBLAS_WORKSPACE_BEFORE = 2 * 4 * 2**20 + 8 * 16 * 2**10
 
 @dataclass(frozen=True)
 class Card:
-    """A kind of GPU. ``total`` and ``context`` are bytes; the context is CUDA's own and the loaded libraries'."""
+    """A kind of GPU; sizes are bytes.
+
+    ``context`` is what CUDA and the loaded libraries take of the process, ``elsewhere`` what the driver says is in
+    use though no process holds it: DiffSynth's offloading goes by it.
+    """
 
     name: str
     capability: tuple[int, int]
     total: int
     context: int
+    elsewhere: int
 
     @property
     def workspace(self) -> int:
@@ -32,4 +37,4 @@ class Card:
         return Device("cuda:0", self.name, self.total, self.capability)
 
 
-H100 = Card("NVIDIA H100 80GB", (9, 0), 85_022_343_168, 686 * 2**20)
+H100 = Card("NVIDIA H100 80GB", (9, 0), 85_022_343_168, 686 * 2**20, 230 * 2**20)

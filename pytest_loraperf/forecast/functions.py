@@ -69,7 +69,9 @@ def attention(
     return output
 
 
-def _flash(query: Tensor, key: Tensor, value: Tensor, dropout: float, causal: bool, options: dict[str, Any]) -> Tensor:
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, dropout: float, causal: bool, options: dict[str, Any]
+) -> Tensor:
     width = query.shape[-1]
     if width % FLASH_STEP:
         missing = -width % FLASH_STEP

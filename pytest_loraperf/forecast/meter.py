@@ -70,7 +70,8 @@ class ForecastMeter:
 
     def free(self) -> int:
         """Bytes that the card would have left."""
-        return self.card.total - self.card.context - self.level()
+        self.allocator.empty_cache()
+        return self.card.total - self._used()
 
     def overhead(self) -> int:
         """Bytes of CUDA's context and the libraries."""
@@ -89,5 +90,4 @@ class ForecastMeter:
         return fused
 
     def _used(self) -> int:
-        return self.card.context + self.allocator.reserved
-
+        return self.card.elsewhere + self.card.context + self.allocator.reserved

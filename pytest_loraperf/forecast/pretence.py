@@ -28,7 +28,9 @@ def _generator(device: object = "cpu") -> torch.Generator:
 
 
 @contextmanager
-def pretended(card: Card, used: Used, empty_cache: Callable[[], None], compiled: Callable[..., Any]) -> Iterator[None]:
+def pretended(
+    card: Card, used: Used, empty_cache: Callable[[], None], compiled: Callable[..., Any]
+) -> Iterator[None]:
     """Let the card be there in this context.
 
     ``used`` returns the bytes in use; ``compiled`` what stands for a module's compiled call.

@@ -123,7 +123,11 @@ def _keys(values: Any, inputs: list[Tensor]) -> Iterator[Hashable]:
 def _made(result: Any, inputs: Sequence[Tensor]) -> _Made:
     if isinstance(result, tuple | list):
         parts = tuple(_part(each, inputs) for each in result)
-        storages = [each.untyped_storage()._cdata for each, part in zip(result, parts, strict=True) if isinstance(part, _New)]  # noqa: SLF001 - the one identity a storage has
+        storages = [
+            each.untyped_storage()._cdata
+            for each, part in zip(result, parts, strict=True)
+            if isinstance(part, _New)
+        ]  # noqa: SLF001 - the one identity a storage has
         if len(set(storages)) < len(storages):
             raise _NotToRememberError
         return _Made(parts, type(result))
@@ -141,7 +145,9 @@ def _part(result: Any, inputs: Sequence[Tensor]) -> _Part:
             return _Same(number)
         if each.untyped_storage()._cdata == storage._cdata:  # noqa: SLF001 - the same
             return _View(number, tuple(result.shape), result.stride(), result.storage_offset(), result.dtype)
-    dense = sum((n - 1) * s for n, s in zip(result.shape, result.stride(), strict=True)) + 1 if result.numel() else 0
+    dense = (
+        sum((n - 1) * s for n, s in zip(result.shape, result.stride(), strict=True)) + 1 if result.numel() else 0
+    )
     if storage.nbytes() != dense * result.itemsize or result.storage_offset():
         raise _NotToRememberError  # it is a part of more memory than it shows
     return _New(tuple(result.shape), result.stride(), result.dtype, result.fake_device)

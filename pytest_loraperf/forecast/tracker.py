@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _DisableTorchDispatch
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -58,6 +59,8 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
         if any(kind is not FakeTensor and is_traceable_wrapper_subclass_type(kind) for kind in types):
             return NotImplemented  # the wrapper's own operations come here one by one
         kwargs = kwargs or {}
+        if func is aten.index.Tensor:
+            args = args[0], [place for each in args[1] for place in self._places(each)]
         if self._workspace and func in PRODUCTS and args[0].device.type == "cuda":
             self.allocator.allocate(self._workspace)
             self._workspace = 0
@@ -77,12 +80,21 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             if not (inputs and self.known.known(inputs)):
                 raise UnknownOperation(str(func), error) from error
-            return self._from_values(func, inputs[0], self.known.run(func, args, kwargs))
+            return self._from_values(inputs[0], self.known.run(func, args, kwargs))
         self.known.follow(func, args, kwargs, result)
         return result
 
-    def _from_values(self, func: Any, near: Tensor, real: Any) -> Any:
-        """Return a fake tensor on the device of ``near`` with the values, or what is no tensor as it is."""
+    def _places(self, index: Tensor | None) -> list[Tensor | None]:
+        """Return where a mask is true, as CUDA looks for it before it picks; other indices as they are."""
+        real = None if index is None or index.dtype is not torch.bool else self.known.of(index)
+        if index is None or real is None:
+            return [index]
+        with _DisableTorchDispatch():
+            places = real.nonzero(as_tuple=True)
+        return [self._from_values(index, each) for each in places]
+
+    def _from_values(self, near: Tensor, real: Any) -> Any:
+        """Return a fake tensor on the device of ``near`` with the values; what is no tensor as it is."""
         if not isinstance(real, Tensor):
             return real
         fake = torch.empty_strided(real.shape, real.stride(), dtype=real.dtype, device=near.device)

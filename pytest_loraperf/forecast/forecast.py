@@ -1,0 +1,115 @@
+"""One forecast: what a strategy would need of a card for a request, phase by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pytest_loraperf.backends.protocol import Choices, StepRecord
+from pytest_loraperf.bench import Arm
+from pytest_loraperf.errors import AdapterError, ModelError, said
+from pytest_loraperf.forecast.bench import forecast_bench
+from pytest_loraperf.forecast.card import Card
+from pytest_loraperf.models import ModelSpec, Pretrained
+from pytest_loraperf.request import Request
+from pytest_loraperf.strategies import Strategies
+
+STEPS = 2
+"""Denoising steps that are run: the others repeat the second, and need no more."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes by phase, as they are measured on a GPU: ``phases`` has setup, resident and runtime.
+
+    ``allocated`` is the most that live tensors take; ``steps`` are those of the set-up, each with its peak;
+    ``error`` says why there is nothing.
+    """
+
+    name: str
+    model: ModelSpec
+    request: Request
+    adapters: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    scheme: str | None = None
+    scheme_reason: str | None = None
+    mistake: str | None = None
+    notes: tuple[str, ...] = ()
+    phases: dict[str, int] = field(default_factory=dict)
+    allocated: int = 0
+    setup: tuple[StepRecord, ...] = ()
+    error: str | None = None
+
+    @property
+    def peak(self) -> tuple[int, str]:
+        """The most that a card must have, and in which phase."""
+        return max((size, phase) for phase, size in self.phases.items())
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """Forecasts for one card; each strategy has it for itself."""
+
+    card: Card
+    strategies: Strategies
+    choices: Choices
+    tell: Callable[[str], None]
+
+    def forecast(self, name: str, model: ModelSpec, adapters: Sequence[str | Path], request: Request) -> Forecast:
+        """Build a strategy's pipeline and run a generation without values; what cannot be done is its ``error``.
+
+        Raises:
+            LoraperfError: the model, an adapter or the strategy is not understood.
+        """
+        if isinstance(model, Pretrained):
+            raise ModelError(
+                f"model {str(model)!r}: a forecast reads no weight files; use synthetic:full, or package.module:function"
+            )
+        strategy = self.strategies.find(name)
+        bench = forecast_bench(self.card, model, adapters, self.strategies, self.choices, self.tell)
+        bench.read_adapters()
+        error = None
+        try:
+            self.tell(f"{name}: building {model} without values")
+            bench.arm(name)
+            self.tell(f"{name}: generating without values")
+            bench.generate(name, _shortened(request))
+        except (AdapterError, ModelError):
+            raise  # what is wrong with the files is wrong in every strategy
+        except Exception as problem:  # noqa: BLE001 - what one strategy raises must not cost the others their forecast
+            error = said(problem)
+        arm = bench.arms[name]
+        recipe = arm.recipe
+        found = Forecast(
+            name=strategy.name,
+            model=model,
+            request=request,
+            adapters=tuple(f"{source.path.name}:{source.scale:g}" for source in bench.sources),
+            steps=tuple(map(str, recipe.strategy.steps)),
+            scheme=recipe.scheme,
+            scheme_reason=recipe.scheme_reason,
+            mistake=strategy.mistake,
+            notes=recipe.notes,
+            error=error,
+        )
+        if error is None:
+            found = replace(found, **_sizes(arm))
+        bench.close()
+        return found
+
+
+def _shortened(request: Request) -> Request:
+    return request.with_changes(steps=min(request.steps, STEPS))
+
+
+def _sizes(arm: Arm) -> dict[str, object]:
+    return {
+        "phases": {
+            "setup": arm.setup_peak.needed,
+            "resident": arm.resident,
+            "runtime": arm.runtime_peak.needed,
+        },
+        "allocated": max(arm.setup_peak.allocated, arm.runtime_peak.allocated),
+        "setup": tuple(arm.setup),
+    }
