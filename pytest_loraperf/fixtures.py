@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import pytest
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SESSION = pytest.StashKey[Session]()
 RECORD = pytest.StashKey[TestRecord]()
+FORECAST_MADE = "loraperf: a forecast has no output to go on with"
 Adapters = str | Path | Sequence[str | Path]
 
 
@@ -83,7 +84,39 @@ def lora_request(pytestconfig: pytest.Config, lora_model: object) -> Request:
         return pytestconfig.stash[SESSION].request(lora_model)
 
 
-def _open_pipeline(request: pytest.FixtureRequest, name: str) -> LoraPipeline:
+class ForecastPipeline:
+    """Stands for a strategy's pipeline in a forecast. Calling it ends the test: there is no output to look at."""
+
+    def __init__(
+        self, session: Session, record: TestRecord, model: object, adapters: Adapters, default: Request
+    ) -> None:
+        self._session = session
+        self._record = record
+        self._model = model
+        self._adapters = (adapters,) if isinstance(adapters, str | Path) else tuple(adapters)
+        self._default = default
+
+    @property
+    def pipeline(self) -> Any:
+        """There is none: the forecast is made of the default request, and the test ends."""
+        return self()
+
+    def __call__(self, prompt: str | None = None, **changes: Any) -> NoReturn:
+        """Forecast one generation, of the arguments that a pipeline takes, and end the test."""
+        with one_clear_line():
+            self.forecast(self._default.with_changes(**({} if prompt is None else {"prompt": prompt}), **changes))
+        pytest.skip(FORECAST_MADE)
+
+    def forecast(self, request: Request | None = None) -> None:
+        """Forecast one generation."""
+        session, record = self._session, self._record
+        model = session.model(self._model)
+        made = request or self._default
+        record.requests.append(made)
+        record.forecast = session.forecast(str(record.strategy), model, self._adapters, made)
+
+
+def _open_pipeline(request: pytest.FixtureRequest, name: str) -> LoraPipeline | ForecastPipeline:
     session: Session = request.config.stash[SESSION]
     record = request.node.stash[RECORD]
     model, adapters, default = (
@@ -91,20 +124,24 @@ def _open_pipeline(request: pytest.FixtureRequest, name: str) -> LoraPipeline:
     )
     with one_clear_line():
         strategy = session.strategies.find(name)
-        record.bench = session.bench(model, [adapters] if isinstance(adapters, str | Path) else adapters)
         record.strategy = strategy.name
+        if session.settings.forecast:
+            pipeline = ForecastPipeline(session, record, model, adapters, default)
+            record.foresee = pipeline.forecast
+            return pipeline
+        record.bench = session.bench(model, [adapters] if isinstance(adapters, str | Path) else adapters)
         record.bench.arm(strategy.name)
     return LoraPipeline(record.bench, strategy, default, record)
 
 
 @pytest.fixture
-def lora_pipeline(request: pytest.FixtureRequest) -> LoraPipeline:
+def lora_pipeline(request: pytest.FixtureRequest) -> LoraPipeline | ForecastPipeline:
     """Build the pipeline of the strategy that the marker ``lora_strategy`` names, once for each name."""
     return _open_pipeline(request, getattr(request, "param", REFERENCE))
 
 
-def _strategy_fixture(name: str) -> Callable[..., LoraPipeline]:
-    def build(request: pytest.FixtureRequest) -> LoraPipeline:
+def _strategy_fixture(name: str) -> Callable[..., LoraPipeline | ForecastPipeline]:
+    def build(request: pytest.FixtureRequest) -> LoraPipeline | ForecastPipeline:
         return _open_pipeline(request, name)
 
     build.__doc__ = f"Build the pipeline of the strategy {name}."
@@ -129,6 +166,8 @@ def gpu_workload(request: pytest.FixtureRequest) -> RegisterWorkload:
     The first registered is the one that the gates are about; others are references, by their name.
     """
     record = request.node.stash[RECORD]
+    if request.config.stash[SESSION].settings.forecast:
+        pytest.skip("loraperf: gpu_workload takes any callable, and only pipelines are forecast")
 
     def register(function: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         from pytest_loraperf.workloads import CallableWorkload  # noqa: PLC0415 - imports torch
@@ -155,6 +194,8 @@ class RunRace(Protocol):
 @pytest.fixture
 def lora_race(request: pytest.FixtureRequest) -> RunRace:
     """Compare arms in the body of a test: strategies by name, callables by keyword."""
+    if request.config.stash[SESSION].settings.forecast:
+        pytest.skip("loraperf: lora_race compares times, and a forecast has none")
 
     def race(*strategies: str, rounds: int | None = None, **callables: Callable[[], object]) -> Race:
         from pytest_loraperf.race import run_race  # noqa: PLC0415 - imports torch

@@ -41,7 +41,11 @@ TOO_SHORT = 20e-6
 
 
 def gather(session: Session) -> Results:
-    """Return all that the session measured and judged so far."""
+    """Return all that the session measured, or forecast, and judged so far."""
+    if session.forecasts:
+        from pytest_loraperf.forecast.results import forecast_results  # noqa: PLC0415 - only in a forecast
+
+        return forecast_results(session)
     strategies: dict[str, StrategyResult] = {}
     for number, bench in enumerate(session.benches.values()):
         for name, arm in bench.arms.items():

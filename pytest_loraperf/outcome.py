@@ -84,7 +84,7 @@ def summary_lines(run: Session, workers: Controller | None, width: int) -> list[
     """Return the summary: the table and the notes, or the notes alone where nothing was measured."""
     from pytest_loraperf.report.terminal import notes, summary  # noqa: PLC0415 - only where there is something
 
-    if not (run.benches or run.measured or (workers and workers.used)):
+    if not (run.benches or run.measured or run.forecasts or (workers and workers.used)):
         return list(notes(run.notes, width))
     try:
         return list(summary(results_of(run, workers), width))

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_loraperf import fixtures, hookspec
 from pytest_loraperf.errors import LoraperfError, clear_frames, out_of_memory, said
-from pytest_loraperf.fixtures import RECORD, SESSION, one_clear_line
+from pytest_loraperf.fixtures import FORECAST_MADE, RECORD, SESSION, one_clear_line
 from pytest_loraperf.guard import start_guard
 from pytest_loraperf.markers import MARKERS
 from pytest_loraperf.options import (
@@ -105,7 +105,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _start_lint(config, settings)
     if is_on(settings.github, os.environ) and not is_worker(config):
         _start_annotations(config)
-    if settings.gpu_budget is not None and not is_worker(config):
+    if settings.gpu_budget is not None and not settings.forecast and not is_worker(config):
         _resolve_device(session)
 
 
@@ -159,7 +159,9 @@ def _open_journal(config: pytest.Config, session: Session) -> None:
 
 
 def _open_stored(settings: Settings) -> Stored | None:
-    if settings.baseline is None and not settings.update_baseline:
+    if settings.forecast and settings.update_baseline:
+        raise LoraperfError("--loraperf-forecast: nothing is timed; leave out --loraperf-update-baseline")
+    if settings.forecast or (settings.baseline is None and not settings.update_baseline):
         return None
     from pytest_loraperf.baseline.stored import open_stored  # noqa: PLC0415 - only where a baseline is asked for
 
@@ -251,11 +253,19 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     _forget_last_run(item, session)
     item.stash[RECORD] = record = session.records[item.nodeid] = TestRecord(item.nodeid, gates, _only_reads(item))
     with one_clear_line():
-        reason = session.why_not(gates)
+        reason = session.why_not(gates, pipeline=_has_pipeline(item, session))
     if reason:
         pytest.skip(reason)
     with session.watch_phase(record, "setup"):
         return (yield)
+
+
+def _has_pipeline(item: pytest.Item, session: Session) -> bool:
+    if not session.settings.forecast:
+        return False
+    from pytest_loraperf.specs import has_pipeline  # noqa: PLC0415 - only in a forecast
+
+    return has_pipeline(getattr(item, "fixturenames", ()), session.strategies)
 
 
 def _forget_last_run(item: pytest.Item, session: Session) -> None:
@@ -269,6 +279,8 @@ def _forget_last_run(item: pytest.Item, session: Session) -> None:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     """Watch the memory of the call, then judge the test by its gates."""
     session, record = item.config.stash[SESSION], item.stash[RECORD]
+    if session.settings.forecast:
+        return (yield from _forecast_call(item, session, record))
     with session.watch_phase(record, "runtime"):
         result = yield
     if session.has_gates(record):
@@ -285,6 +297,28 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
             finally:
                 _add_properties(item, record)
     _fail(item, record.verdicts)
+    return result
+
+
+def _forecast_call(item: pytest.Item, session: Session, record: TestRecord) -> Generator[None, object, object]:
+    """Judge the forecast of a test's pipeline; the test ends, skipped, where it calls that."""
+    from pytest_loraperf.forecast.judging import held, judge_forecast  # noqa: PLC0415 - only in a forecast
+
+    result, ended = None, False
+    try:
+        result = yield
+    except pytest.skip.Exception as skipped:
+        if skipped.msg != FORECAST_MADE:
+            raise
+        ended = True
+    with one_clear_line():
+        if record.forecast is None and record.foresee is not None:
+            record.foresee()
+        for verdict in judge_forecast(session, record):
+            _note(item, record, verdict)
+    _fail(item, record.verdicts)
+    if ended:
+        raise pytest.skip.Exception(held(record), _use_item_location=True)
     return result
 
 
@@ -382,7 +416,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
     """Print the strategy table."""
     run, workers = config.stash[SESSION], config.stash.get(WORKERS, None)
-    if not (run.benches or run.measured or run.notes or (workers and workers.used)):
+    if not (run.benches or run.measured or run.forecasts or run.notes or (workers and workers.used)):
         return
     from pytest_loraperf.outcome import summary_lines  # noqa: PLC0415 - only where there is something
 

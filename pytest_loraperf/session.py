@@ -44,7 +44,8 @@ FULL_MODEL_NEEDS = 44 * 2**30
 class TestRecord:
     """One test as it runs: what it asks for, what it called, what it was charged, what was found.
 
-    One that ``only_reads`` source uses no memory of a GPU: no budget is held against it.
+    One that ``only_reads`` source uses no memory of a GPU: no budget is held against it. ``foresee`` makes the
+    ``forecast`` of its pipeline where the test did not call it.
     """
 
     __test__ = False  # its name starts as a test class's does
@@ -59,6 +60,7 @@ class TestRecord:
     workloads: dict[str, Workload] = field(default_factory=dict)
     raced: list[Workload] = field(default_factory=list)
     forecast: Forecast | None = None
+    foresee: Callable[[], None] | None = None
     verdicts: list[Verdict] = field(default_factory=list)
 
     @property
@@ -135,7 +137,8 @@ class Session:
         ]
         rounds = sum(len(rounds.taken) for rounds in self.measurer) if self.measured else 0
         verdicts = [(each.nodeid, len(each.verdicts)) for each in self.records.values() if each.verdicts]
-        return (arms, rounds, verdicts, len(self.notes)) if arms or rounds or verdicts else None
+        told = (arms, rounds, verdicts, len(self.forecasts))
+        return (*told, len(self.notes)) if any(told) else None
 
     @cached_property
     def measurer(self) -> Measurer:
@@ -235,23 +238,28 @@ class Session:
 
         return TINY_REQUEST if self.model(model) == Synthetic("tiny") else FULL_REQUEST
 
-    def why_not(self, gates: Gates | None) -> str | None:
-        """Say why ``needs_gpu`` skips a test on this device, or None."""
+    def why_not(self, gates: Gates | None, *, pipeline: bool = False) -> str | None:
+        """Say why ``needs_gpu`` skips a test on this device, or None.
+
+        A test with a ``pipeline`` of ours needs no GPU where that is forecast: the card of the forecast counts.
+        """
         for needs in gates.needs if gates else ():
-            if not self.device.is_cuda:
+            foreseen = pipeline and self.settings.forecast
+            device = self.forecaster.card.device() if foreseen else self.device
+            if not device.is_cuda:
                 return "needs_gpu: no CUDA device"
-            if needs.vram is not None and self.device.total < needs.vram:
-                have, want = format_size(self.device.total), format_size(needs.vram)
-                return f"needs_gpu: {self.device.name} has {have} of VRAM, the test needs {want}"
-            if needs.capability is not None and (self.device.capability or (0, 0)) < needs.capability:
-                have, want = (".".join(map(str, c or ())) for c in (self.device.capability, needs.capability))
-                return f"needs_gpu: {self.device.name} has compute capability {have}, the test needs {want}"
+            if needs.vram is not None and device.total < needs.vram:
+                have, want = format_size(device.total), format_size(needs.vram)
+                return f"needs_gpu: {device.name} has {have} of VRAM, the test needs {want}"
+            if needs.capability is not None and (device.capability or (0, 0)) < needs.capability:
+                have, want = (".".join(map(str, c or ())) for c in (device.capability, needs.capability))
+                return f"needs_gpu: {device.name} has compute capability {have}, the test needs {want}"
         return None
 
     def watch_phase(self, record: TestRecord, phase: str) -> AbstractContextManager[None]:
         """Charge the memory of a phase to the test, where a budget asks for it."""
         budget = self.settings.gpu_budget is not None or (record.gates and record.gates.vram)
-        if record.only_reads or not budget:
+        if record.only_reads or not budget or self.settings.forecast:
             return nullcontext()
         from pytest_loraperf.measure.ledger import Charge  # noqa: PLC0415 - imports torch
 

@@ -277,17 +277,18 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
     for name in gates.strategies:
         if name != "all":
             _check_strategy(item, name, strategies, report)
-    has_pipeline = _has_pipeline(fixtures, strategies)
-    if gates.effect and not has_pipeline:
+    pipeline = has_pipeline(fixtures, strategies)
+    if gates.effect and not pipeline:
         report.add(item, "lora_effect", MarkerError("needs lora_pipeline or a strategy's own fixture in the test"))
     if gates.strategies and "lora_pipeline" not in fixtures:
         report.add(item, "lora_strategy", MarkerError("the test does not use the fixture lora_pipeline"))
-    if gates.timed and not has_pipeline and "gpu_workload" not in fixtures:
+    if gates.timed and not pipeline and "gpu_workload" not in fixtures:
         wants = "needs lora_pipeline, a strategy's own fixture or gpu_workload in the test"
         report.add(item, "latency_budget, faster_than or output_equivalent", MarkerError(wants))
 
 
-def _has_pipeline(fixtures: Sequence[str], strategies: Strategies) -> bool:
+def has_pipeline(fixtures: Sequence[str], strategies: Strategies) -> bool:
+    """Whether one of these fixtures is a strategy's pipeline."""
     return any(name.removesuffix("_pipeline") in (*strategies, "lora") for name in fixtures)
 
 

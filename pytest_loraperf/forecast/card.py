@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pytest_loraperf.gpu.device import Device
+if TYPE_CHECKING:
+    from pytest_loraperf.gpu.device import Device
 
 CUBLAS_WORKSPACE = {9: 32 * 2**20, 10: 32 * 2**20, 11: 32 * 2**20, 12: 32 * 2**20}
 """Bytes by major compute capability: what torch's allocator gives cuBLAS at its first product, and keeps
@@ -34,6 +36,8 @@ class Card:
 
     def device(self) -> Device:
         """Return this card as a device of a run."""
+        from pytest_loraperf.gpu.device import Device  # noqa: PLC0415 - imports torch, which the header does without
+
         return Device("cuda:0", self.name, self.total, self.capability)
 
 
