@@ -89,7 +89,8 @@ class Arm:
     @property
     def alone(self) -> bool:
         """Whether it wants the device for itself: DiffSynth offloads by what the whole device has in use."""
-        return self.recipe.strategy.has(StepKind.OFFLOAD)
+        steps = self.recipe.strategy.steps
+        return any(step.kind is StepKind.OFFLOAD and step.scheme != "stream" for step in steps)
 
     @property
     def running(self) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pytest
 
 COMPILE_MODES = ("auto", "on", "off")
+OFFLOAD_SCHEMES = ("auto", "stream", "diffsynth")
 INCONCLUSIVE_MODES = ("fail", "warn")
 GITHUB_MODES = ("auto", "on", "off")
 ORDER_MODES = ("error", "warn", "off")
@@ -29,7 +30,7 @@ ACTIONS = {"bool": "store_true", "linelist": "append", "string": "store"}
 class Settings:
     """What the options ask for, resolved once.
 
-    ``gpu_budget`` is in bytes, ``max_seconds`` in seconds of measuring for one arm of one test.
+    ``gpu_budget`` and ``offload_limit`` are in bytes; ``max_seconds`` are of measuring one arm of one test.
     """
 
     gpu_budget: int | None = None
@@ -38,6 +39,8 @@ class Settings:
     device: str = "auto"
     scheme: str = "auto"
     compile: str = "auto"
+    offload: str = "auto"
+    offload_limit: int | None = None
     rounds: int = 150
     max_seconds: float = 60.0
     inconclusive: str = "fail"
@@ -170,6 +173,20 @@ OPTIONS = (
         one_of(*COMPILE_MODES),
         "auto compiles what needs it to be fast (torchao schemes); on compiles all that can be; off nothing",
         "MODE",
+    ),
+    Option(
+        "--loraperf-offload",
+        "offload",
+        one_of(*OFFLOAD_SCHEMES),
+        "how offload steps offload: auto and stream bring blocks ahead of their call, diffsynth as DiffSynth does",
+        "SCHEME",
+    ),
+    Option(
+        "--loraperf-offload-limit",
+        "offload_limit",
+        parse_size,
+        "the card that offload steps leave room on, such as 6GB (default: each step's own, at most --gpu-budget)",
+        "SIZE",
     ),
     Option(
         "--loraperf-rounds", "rounds", read_rounds, "stop a comparison that cannot tell after so many rounds", "N"

@@ -21,6 +21,7 @@ from pytest_loraperf.units import format_size
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_loraperf.backends.protocol import Choices
     from pytest_loraperf.baseline.stored import Stored
     from pytest_loraperf.bench import Bench, Workshop
     from pytest_loraperf.forecast.forecast import Forecast, Forecaster
@@ -168,19 +169,25 @@ class Session:
             LoraperfError: the device or the backend cannot be used.
         """
         from pytest_loraperf.backends import load_backend  # noqa: PLC0415 - imports torch
-        from pytest_loraperf.backends.protocol import Choices  # noqa: PLC0415
         from pytest_loraperf.bench import Workshop  # noqa: PLC0415
 
         return Workshop(
             device=self.device,
             backend=load_backend(self.device),
             strategies=self.strategies,
-            choices=Choices(self.settings.scheme, self.settings.compile),
+            choices=self._choices,
             ledger=self.ledger,
             watch=self.measurer.watch,
             tell=self.tell,
             alone=self.lock.held,
         )
+
+    @property
+    def _choices(self) -> Choices:
+        from pytest_loraperf.backends.protocol import Choices  # noqa: PLC0415 - imports torch
+
+        given = self.settings
+        return Choices(given.scheme, given.compile, given.offload, given.offload_limit, given.gpu_budget)
 
     def model(self, value: object = None) -> ModelSpec:
         """Return the model that a fixture or option names; ``auto`` is the full one where it fits.

@@ -22,11 +22,16 @@ class StepKind(StrEnum):
     COMPILE = "compile"
 
 
+SCHEMED = (StepKind.QUANTIZE, StepKind.OFFLOAD)
+"""The operations that there are several ways to carry out."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One operation on a pipeline.
 
-    ``scheme`` says how a quantize step quantizes; None leaves the choice to ``--loraperf-scheme``.
+    ``scheme`` says how a quantize step quantizes, or an offload step offloads; None leaves the choice to
+    ``--loraperf-scheme`` and ``--loraperf-offload``.
     ``card`` is the size in bytes of the card that an offload step is meant for.
 
     Raises:
@@ -42,8 +47,8 @@ class Step:
         if self.kind not in tuple(StepKind):
             raise StrategyError(f"step: got {self.kind!r}; the steps are {allowed}")
         object.__setattr__(self, "kind", StepKind(self.kind))
-        if self.scheme is not None and self.kind is not StepKind.QUANTIZE:
-            raise StrategyError(f"step {self.kind}: only quantize takes a scheme, got {self.scheme!r}")
+        if self.scheme is not None and self.kind not in SCHEMED:
+            raise StrategyError(f"step {self.kind}: only quantize and offload take a scheme, got {self.scheme!r}")
         if self.card is not None and self.kind is not StepKind.OFFLOAD:
             raise StrategyError(f"step {self.kind}: only offload takes a card size, got {self.card!r}")
 
@@ -57,9 +62,9 @@ QUANTIZE = Step(StepKind.QUANTIZE)
 COMPILE = Step(StepKind.COMPILE)
 
 
-def offload(card: str) -> Step:
-    """Return an offload step for a card of this size, such as ``offload("8GB")``."""
-    return Step(StepKind.OFFLOAD, card=parse_size(card))
+def offload(card: str, scheme: str | None = None) -> Step:
+    """Return an offload step for a card of this size: ``offload("8GB")``, ``offload("8GB", "diffsynth")``."""
+    return Step(StepKind.OFFLOAD, scheme, parse_size(card))
 
 
 @dataclass(frozen=True)
@@ -103,11 +108,10 @@ class Strategy:
             and (kinds.index(StepKind.QUANTIZE) < kinds.index(StepKind.FUSE))
         )
 
-    def with_scheme(self, scheme: str) -> Strategy:
-        """Return this strategy with the scheme given to each quantize step that names none."""
+    def with_scheme(self, scheme: str, kind: StepKind = StepKind.QUANTIZE) -> Strategy:
+        """Return this strategy with the scheme given to each step of this kind that names none."""
         steps = (
-            replace(step, scheme=scheme) if step.kind is StepKind.QUANTIZE and not step.scheme else step
-            for step in self.steps
+            replace(step, scheme=scheme) if step.kind is kind and not step.scheme else step for step in self.steps
         )
         return replace(self, steps=tuple(steps))
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_loraperf.backends.parking import HostMemory, Parked
+from pytest_loraperf.backends.parking import Parked
+from pytest_loraperf.backends.pinned import HostMemory
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.bench import Bench, Workshop
 from pytest_loraperf.errors import LoraperfError, StrategyError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_loraperf.backends import offloading, parking, quantization
+from pytest_loraperf.backends import offloading, parking, quantization, streaming
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet, warnings_shown
@@ -43,7 +43,7 @@ class DiffSynth:
         self.version = metadata.version("diffsynth")
 
     def recipe(self, strategy: Strategy, device: Device, choices: Choices) -> Recipe:
-        """Choose the scheme, and add or take away compile as ``--loraperf-compile`` says.
+        """Choose the schemes, and add or take away compile as ``--loraperf-compile`` says.
 
         Raises:
             StrategyError: the wanted scheme is unknown or cannot run here.
@@ -52,6 +52,7 @@ class DiffSynth:
         if strategy.has(StepKind.QUANTIZE):
             scheme, reason = quantization.choose_scheme(strategy, device, choices)
             strategy = strategy.with_scheme(scheme)
+        strategy = offloading.decided(strategy, device, choices)
         schemes = {step.scheme for step in strategy.steps}
         if choices.compile == "off":
             had = strategy.has(StepKind.COMPILE)
@@ -91,7 +92,7 @@ class DiffSynth:
 
     def apply(self, pipeline: BasePipeline, step: Step, adapters: Sequence[Match]) -> StepEffect:
         """Carry out one step on ``pipe.dit``, or on the whole pipeline for offload and compile."""
-        with quiet(), torch.no_grad(), declared():
+        with quiet(), torch.no_grad(), declared(), streaming.lifted(pipeline):
             match StepKind(step.kind):
                 case StepKind.ATTACH:
                     return self._attach(pipeline, adapters)
@@ -102,7 +103,7 @@ class DiffSynth:
                         raise quantization.unsupported(str(step))
                     return quantization.quantize(pipeline, pipeline.dit, step.scheme, self.device)
                 case StepKind.OFFLOAD:
-                    return offloading.offload(pipeline, step.card or self.device.total)
+                    return self._offload(pipeline, step)
                 case StepKind.COMPILE:
                     return self._compile(pipeline)
 
@@ -112,7 +113,7 @@ class DiffSynth:
 
     def effect_gains(self, pipeline: BasePipeline, effect: EffectProbe) -> dict[str, float]:
         """Return the effect gains of the layers of ``pipe.dit``, whatever wraps them by now."""
-        return effect.gains(pipeline.dit.get_submodule, pipeline.device, pipeline.torch_dtype)
+        return effect.gains(partial(_layer, pipeline), pipeline.device, pipeline.torch_dtype)
 
     def generate(self, pipeline: BasePipeline, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run DiffSynth's own ``__call__``, keep the latents that it decodes, and tell of the steps."""
@@ -137,11 +138,14 @@ class DiffSynth:
         return Generation(latents[-1], image if has_image(pipeline) else None)
 
     def park(self, pipeline: BasePipeline, kept: parking.Parked | None = None) -> parking.Parked:
-        """Move what its modules hold on the computing device into host memory; what is offloaded is there already.
+        """Move what its modules hold on the computing device into host memory; what is offloaded goes back there.
 
         Raises:
             RuntimeError: host memory is short, or a tensor is of a kind that cannot be moved.
         """
+        streamed = streaming.offloaded(pipeline)
+        if streamed is not None:
+            streamed.release()
         return parking.park(pipeline, pipeline.device, kept)
 
     def unpark(
@@ -175,6 +179,10 @@ class DiffSynth:
         fused = {name for adapter in adapters for name in adapter.matched}
         return StepEffect(len(fused), len(self.lora_shapes(pipe)))
 
+    def _offload(self, pipe: BasePipeline, step: Step) -> StepEffect:
+        carry_out = offloading.offload if step.scheme == offloading.DIFFSYNTH else streaming.offload
+        return carry_out(pipe, step.card or self.device.total)
+
     def _compile(self, pipe: BasePipeline) -> StepEffect:
         # Shapes are taken as they are until they change; DiffSynth's default would make them symbols at once.
         pipe.compile_pipeline(dynamic=None)
@@ -182,6 +190,15 @@ class DiffSynth:
         _own_code([block for _, block in blocks])
         done = sum(block._compiled_call_impl is not None for _, block in blocks)  # noqa: SLF001 - nn.Module.compile leaves no other trace
         return StepEffect(done, len(blocks))
+
+
+def _layer(pipe: BasePipeline, name: str) -> torch.nn.Module:
+    """Return a layer of ``pipe.dit``, to be called alone: its weights are on the device."""
+    layer: torch.nn.Module = pipe.dit.get_submodule(name)
+    streamed = streaming.offloaded(pipe)
+    if streamed is not None:
+        streamed.reach(layer)
+    return layer
 
 
 def _blocks(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:

@@ -1,19 +1,50 @@
-"""Offloading with DiffSynth's own VRAM management."""
+"""Offloading: how, for which card, and the way of DiffSynth's own VRAM management."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_loraperf.backends.protocol import StepEffect
+from pytest_loraperf.backends.protocol import Choices, StepEffect
+from pytest_loraperf.errors import StrategyError
+from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.strategies import StepKind, Strategy
 
 if TYPE_CHECKING:
     from diffsynth.diffusion.base_pipeline import BasePipeline
 
+STREAM = "stream"
+DIFFSYNTH = "diffsynth"
+SCHEMES = (STREAM, DIFFSYNTH)
 HEADROOM = 2**29
 """Bytes of a card kept free of resident weights, as in DiffSynth's low-VRAM examples (0.5 GiB)."""
+
+
+def decided(strategy: Strategy, device: Device, choices: Choices) -> Strategy:
+    """Return the strategy with the scheme and the card of its offload steps, as the user's choices have it.
+
+    Raises:
+        StrategyError: a step names an unknown scheme.
+    """
+    for step in strategy.steps:
+        if step.kind is StepKind.OFFLOAD and step.scheme not in (None, *SCHEMES):
+            raise StrategyError(f"offload scheme {step.scheme!r}: allowed are {', '.join(SCHEMES)}")
+    chosen = strategy.with_scheme(STREAM if choices.offload == "auto" else choices.offload, StepKind.OFFLOAD)
+    steps = (
+        replace(step, card=_card(step.card, device, choices)) if step.kind is StepKind.OFFLOAD else step
+        for step in chosen.steps
+    )
+    return replace(chosen, steps=tuple(steps))
+
+
+def _card(own: int | None, device: Device, choices: Choices) -> int | None:
+    """Return the bytes of the card to be for: that which is asked for, or the step's own, at most the budget."""
+    if choices.offload_limit is not None:
+        return choices.offload_limit
+    return min(filter(None, (own or device.total, choices.card)), default=None)
 
 
 def offload(pipe: BasePipeline, card: int) -> StepEffect:

@@ -6,9 +6,6 @@ memory behind them changes.
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -17,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from pytest_loraperf.backends.pinned import HostMemory
 
 COPYING = 55e9
 """Bytes a second between pinned memory and an H100, measured; the same both ways on an H200 (DeepSpeed #8283)."""
@@ -31,42 +30,6 @@ LORA = ("lora_A_weights", "lora_B_weights")
 def parking_seconds(size: int, *, pinned: bool) -> float:
     """Estimate the seconds that so many bytes take out and back, ``pinned`` where their host memory is already."""
     return 2 * size / COPYING + (0.0 if pinned else size / PINNING)
-
-
-class HostMemory:
-    """Bytes of host memory; those that are pinned are copied at full speed, and freed with this object.
-
-    They are registered with CUDA: torch's allocator of pinned memory would round them up to a power of two and
-    keep them until the process ends.
-
-    Raises:
-        RuntimeError: the host does not have so much, or does not let it be pinned.
-    """
-
-    def __init__(self, size: int, *, pinned: bool) -> None:
-        # A map of its own starts with a page, and a page is not registered twice.
-        self.bytes = torch.frombuffer(_map(size), dtype=torch.uint8)[:size]
-        if pinned and size:
-            self._pin()
-
-    def _pin(self) -> None:
-        cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        address, size = self.bytes.data_ptr(), self.bytes.numel()
-        failure = int(cudart.cudaHostRegister(address, size, 0))
-        if failure:
-            # CUDA tells of the failure again at the next launch: let that be one of ours.
-            with contextlib.suppress(RuntimeError):
-                torch.ones(1, device="cuda")
-            raise RuntimeError(f"{size} bytes of host memory cannot be pinned: CUDA error {failure}")
-        # Runs before the memory is given back, since this object still holds it then.
-        weakref.finalize(self, cudart.cudaHostUnregister, address).atexit = False
-
-
-def _map(size: int) -> mmap.mmap:
-    try:
-        return mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError as error:
-        raise RuntimeError(f"{size} bytes of host memory cannot be had: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -134,10 +97,15 @@ def unpark(parked: Parked) -> None:
 
 
 def _tensors(pipeline: Any, device_type: str) -> Iterator[Tensor]:
-    for module in pipeline.modules():
-        lora = (tensor for name in LORA for tensor in vars(module).get(name, ()))
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False), *lora):
-            yield from (part for part in _parts(tensor) if part.device.type == device_type)
+    return (tensor for tensor in tensors_of(pipeline) if tensor.device.type == device_type)
+
+
+def tensors_of(module: Any, *, recurse: bool = True) -> Iterator[Tensor]:
+    """Yield the tensors that a module holds, and those in it: parameters, buffers, LoRA; some perhaps twice."""
+    for part in module.modules() if recurse else (module,):
+        lora = (tensor for name in LORA for tensor in vars(part).get(name, ()))
+        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False), *lora):
+            yield from _parts(tensor)
 
 
 def _parts(tensor: Any) -> Iterator[Tensor]:

@@ -54,10 +54,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user left to the backend or decided: ``--loraperf-scheme`` and ``--loraperf-compile``."""
+    """What the user left to the backend or decided.
+
+    These are ``--loraperf-scheme``, ``--loraperf-compile``, ``--loraperf-offload``, ``--loraperf-offload-limit``
+    and, as ``card``, ``--gpu-budget``. Sizes are in bytes.
+    """
 
     scheme: str = "auto"
     compile: str = "auto"
+    offload: str = "auto"
+    offload_limit: int | None = None
+    card: int | None = None
 
 
 class Backend(Protocol):

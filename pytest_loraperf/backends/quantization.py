@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from pytest_loraperf.backends.protocol import Choices, StepEffect
 from pytest_loraperf.backends.quiet import quiet
@@ -114,10 +115,20 @@ def _quantize_managed(pipe: BasePipeline, module: torch.nn.Module, compute: torc
             # Wrapping a wrapped Linear again would lose its LoRA: set it anew in place.
             linear.set_dtype_and_device(**config)
             linear.enable_fp8 = compute is FP8
-            home = linear.weight.device
-            linear.to(device=pipe.device).to(dtype=FP8).to(device=home)
+            for parameter in linear.parameters():
+                value = parameter.data.to(pipe.device).to(FP8)
+                parameter.data = kept_in(parameter.data, value)
             changed += 1
     return StepEffect(changed, total)
+
+
+def kept_in(old: Tensor, value: Tensor) -> Tensor:
+    """Return the value where the old one is: in its own memory if that is pinned, which is dear to make."""
+    if old.device == value.device:
+        return value
+    if not old.is_pinned() or not old.is_contiguous() or value.nbytes > old.nbytes:
+        return value.to(old.device)
+    return old.view(-1).view(torch.uint8)[: value.nbytes].view(value.dtype).view(value.shape).copy_(value)
 
 
 def _quantize_torchao(pipe: BasePipeline, module: torch.nn.Module, scheme: str) -> StepEffect:

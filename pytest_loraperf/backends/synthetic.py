@@ -65,7 +65,8 @@ def build_synthetic(
     generator = torch.Generator(device).manual_seed(seed)
     for module in (pipe.dit, pipe.vae, pipe.text_encoder):
         if module is not None:
-            fill(module, generator, weights_on=weights_on, dtype=dtype)
+            blocks = getattr(module, "transformer_blocks", ())
+            fill(module, generator, weights_on=weights_on, dtype=dtype, blocks=tuple(blocks))
             # DiffSynth's loader casts what is no parameter too (the rotary frequencies of the text encoder).
             module.to(dtype)
     return pipe.eval()

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from torch import Tensor
+
+from pytest_loraperf.backends.pinned import host_memories
+from pytest_loraperf.backends.streaming.packing import aligned
 
 SMALL = 0.02
 """Standard deviation of biases and embeddings, as in transformers' ``initializer_range``."""
@@ -16,13 +21,18 @@ def fill(
     *,
     weights_on: torch.device | str,
     dtype: torch.dtype,
+    blocks: Sequence[torch.nn.Module] = (),
 ) -> None:
     """Give every parameter of a module on the meta device its values, in the order of their names.
 
     Weights of products have a standard deviation of 1/√(fan in), so that activations keep their size; gains of
     norms are 1; biases and embeddings are small. All are drawn on the generator's device, so that the values do
-    not depend on where they are then kept, and no more than one tensor is on that device when kept elsewhere.
+    not depend on where they are then kept, and no more than a few tensors are on that device when kept elsewhere.
+    The weights of each of ``blocks`` are then kept in pinned memory of their own, so that offload steps find them
+    there: pinning takes longer than all the rest, and it is done while the values are drawn.
     """
+    away = generator.device.type == "cuda" and torch.device(weights_on).type == "cpu"
+    homes = _Homes(blocks if away else (), dtype, generator.device)
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
             values = torch.empty(parameter.shape, dtype=dtype, device=generator.device)
@@ -31,11 +41,38 @@ def fill(
                 values.fill_(1.0)
             else:
                 values.normal_(0.0, std, generator=generator)
-            kept = torch.nn.Parameter(values.to(weights_on), requires_grad=False)
-            setattr(part, name, kept)
+            kept = homes.take(part, values)
+            kept = values.to(weights_on) if kept is None else kept
+            setattr(part, name, torch.nn.Parameter(kept, requires_grad=False))
+    if away:
+        torch.cuda.synchronize(generator.device)
     for part in module.modules():
         for name, buffer in part.named_buffers(recurse=False):
             setattr(part, name, buffer.to(weights_on))
+
+
+class _Homes:
+    """Pinned memory for the tensors of blocks, which come block by block."""
+
+    def __init__(self, blocks: Sequence[torch.nn.Module], dtype: torch.dtype, device: torch.device) -> None:
+        self._owners: Mapping[int, int] = {
+            id(part): index for index, block in enumerate(blocks) for part in block.modules()
+        }
+        sizes = [sum(aligned(each.numel() * dtype.itemsize) for each in block.parameters()) for block in blocks]
+        self._memories: Iterator[Tensor] = (memory.bytes for memory in host_memories(sizes, device))
+        self._index = -1
+        self._left = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, part: torch.nn.Module, values: Tensor) -> Tensor | None:
+        """Return the values where they are kept, on their way there, or None if the part is of no block."""
+        index = self._owners.get(id(part))
+        if index is None:
+            return None
+        while self._index < index:
+            self._index, self._left = self._index + 1, next(self._memories)
+        size = aligned(values.nbytes)
+        place, self._left = self._left[: values.nbytes], self._left[size:]
+        return place.view(values.dtype).view(values.shape).copy_(values, non_blocking=True)
 
 
 def _std(part: torch.nn.Module, name: str, parameter: torch.Tensor) -> float | None:

@@ -51,9 +51,9 @@ class EffectProbe:
         for name in self._adapters:
             weight, bias = (getattr(layer_of(name), kind) for kind in ("weight", "bias"))
             outputs, features = weight.shape
-            x = probe(name, outputs, features, device).to(weight.device)
-            output = x @ weight.float().T
-            self._base[name] = (output if bias is None else output + bias.float()).cpu()
+            # One layer at a time goes to the device: the weights may be in host memory, where this takes minutes.
+            output = probe(name, outputs, features, device) @ weight.to(device).float().T
+            self._base[name] = (output if bias is None else output + bias.to(device).float()).cpu()
 
     @torch.no_grad()
     def gains(self, layer_of: LayerOf, device: str, dtype: torch.dtype) -> dict[str, float]:

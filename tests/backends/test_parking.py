@@ -15,7 +15,8 @@ from diffsynth.core.vram.layers import LoRAHotLoadMixin
 from torch import nn
 
 from pytest_loraperf.backends.diffsynth import DiffSynth
-from pytest_loraperf.backends.parking import HostMemory, Parked, park, parking_seconds, unpark
+from pytest_loraperf.backends.parking import Parked, park, parking_seconds, unpark
+from pytest_loraperf.backends.pinned import HostMemory
 from pytest_loraperf.backends.quantization import quantize
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.bench import Bench

@@ -50,7 +50,7 @@ def quantized(scheme: str) -> Step:
     return Step(StepKind.QUANTIZE, scheme=scheme)
 
 
-def recipe(strategy: str | Strategy, device: Device, **choices: str) -> Recipe:
+def recipe(strategy: str | Strategy, device: Device, **choices: Any) -> Recipe:
     if isinstance(strategy, str):
         strategy = Strategies().find(strategy)
     return DiffSynth(device).recipe(strategy, device, Choices(**choices))

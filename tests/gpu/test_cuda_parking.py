@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pytest_loraperf.backends.parking import HostMemory, Parked
+from pytest_loraperf.backends.parking import Parked
+from pytest_loraperf.backends.pinned import HostMemory
 from pytest_loraperf.bench import Bench
 from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session

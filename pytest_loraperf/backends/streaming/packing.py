@@ -1,0 +1,85 @@
+"""Packing: the tensors of a block in one run of bytes, so that one copy brings them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 256
+"""Bytes; where a tensor starts, as torch's own allocator on CUDA aligns what it gives: kernels may ask for it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies in a block's bytes: its first byte, and how many from its first to its last element."""
+
+    start: int
+    span: int
+    dtype: torch.dtype
+    size: torch.Size
+    stride: tuple[int, ...]
+
+    def view(self, block: Tensor) -> Tensor:
+        """Return the tensor in these bytes (uint8, one dimension)."""
+        return block[self.start : self.start + self.span].view(self.dtype).as_strided(self.size, self.stride)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A block's tensors, and the host memory that they lie in: its ``size`` bytes (uint8, one dimension)."""
+
+    tensors: tuple[Tensor, ...]
+    places: tuple[Place, ...]
+    host: Tensor
+
+    @property
+    def size(self) -> int:
+        """Bytes of the block."""
+        return self.host.numel()
+
+    def views(self, block: Tensor) -> list[Tensor]:
+        """Return the tensors as they lie in other bytes that hold, or will hold, a copy of the block."""
+        return [place.view(block) for place in self.places]
+
+    def point_at(self, views: Sequence[Tensor]) -> None:
+        """Let the tensors be these; they stay the same objects."""
+        for tensor, view in zip(self.tensors, views, strict=True):
+            tensor.data = view
+
+
+def places_of(tensors: Iterable[Tensor]) -> tuple[tuple[Place, ...], int]:
+    """Return where each tensor goes, and the bytes that all take."""
+    places, end = [], 0
+    for tensor in tensors:
+        # Strides are kept: another layout may be computed by another kernel, with other rounding.
+        steps = (step * (count - 1) for count, step in zip(tensor.shape, tensor.stride(), strict=True))
+        span = (sum(steps) + 1) * tensor.element_size()
+        places.append(Place(end, span, tensor.dtype, tensor.shape, tensor.stride()))
+        end += aligned(span)
+    return tuple(places), end
+
+
+def aligned(size: int) -> int:
+    """Return the size with what is lost up to the next tensor."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def pack(tensors: Sequence[Tensor], memory: Tensor, *, staging: Tensor | None = None) -> Packed:
+    """Move the tensors into host memory, one after the other.
+
+    Args:
+        tensors: on any device, each once, none of them empty.
+        memory: bytes (uint8, one dimension), at least as many as ``places_of`` says.
+        staging: as many bytes elsewhere, for tensors that lie in ``memory`` and would overwrite each other.
+    """
+    places, size = places_of(tensors)
+    packed = Packed(tuple(tensors), places, memory[:size])
+    for tensor, view in zip(tensors, packed.views(packed.host if staging is None else staging), strict=True):
+        view.copy_(tensor.data, non_blocking=staging is not None)
+    if staging is not None:
+        packed.host.copy_(staging[:size])
+    packed.point_at(packed.views(packed.host))
+    return packed
