@@ -90,8 +90,10 @@ def _request(session: Session, bench: Bench | None) -> dict[str, Any]:
 
 def _recipe_notes(session: Session) -> dict[str, None]:
     """Return what the backend left out or could not do, each once."""
-    arms = (arm for bench in session.benches.values() for arm in bench.arms.values())
-    return dict.fromkeys(note for arm in arms for note in arm.recipe.notes)
+    arms = [arm for bench in session.benches.values() for arm in bench.arms.values()]
+    decided = [note for arm in arms for note in arm.recipe.notes]
+    found = [f"{arm.name}: {step.effect.note}" for arm in arms for step in arm.setup if step.effect.note]
+    return dict.fromkeys([*decided, *found])
 
 
 def _validity_notes(session: Session) -> dict[str, None]:

@@ -81,7 +81,7 @@ def test_what_cannot_be_registered(wrong: object, message: str) -> None:
     ("make", "message"),
     [
         (lambda: Step("melt"), "step: got 'melt'; the steps are attach, fuse, quantize, offload, compile"),
-        (lambda: Step(StepKind.FUSE, scheme="fp8_storage"), "step fuse: only quantize takes a scheme"),
+        (lambda: Step(StepKind.FUSE, scheme="fp8_storage"), "step fuse: only quantize and offload take a scheme"),
         (lambda: Step(StepKind.FUSE, card=1), "step fuse: only offload takes a card size"),
         (lambda: Strategy("my strategy", ()), "strategy 'my strategy': a name is letters"),
         (

@@ -168,7 +168,7 @@ class Measuring:
         """Offload an arm anew, for another card, and time it beside what bounds it."""
         self.latents.pop(name, None)
         with capped(limit * GB if limit in CAPPED else None):
-            seconds = timed(lambda: streaming.offload(self.bench.arms[name].pipeline, limit * GB))
+            seconds = timed(lambda: streaming.stream_blocks(self.bench.arms[name].pipeline, limit * GB))
             found = {"offload_s": seconds[0], **self.generations(name, 2)}
         bandwidth = self.found.get("bandwidth", {}).get("to_device")
         compute = self.found.get(same_as, {}).get("s")
@@ -200,7 +200,7 @@ class Measuring:
         pipe, found = self.bench.arms[name].pipeline, {}
         side = self.request.height
         with capped(limit * GB):
-            streaming.offload(pipe, limit * GB)
+            streaming.stream_blocks(pipe, limit * GB)
             for height, width in ((side, side * 2), (side // 2, side // 2), (side * 2, side * 2)):
                 request = self.request.with_changes(height=height, width=width, steps=2)
                 generate = partial(self.session.shop.backend.generate, pipe, request)

@@ -180,7 +180,7 @@ class DiffSynth:
         return StepEffect(len(fused), len(self.lora_shapes(pipe)))
 
     def _offload(self, pipe: BasePipeline, step: Step) -> StepEffect:
-        carry_out = offloading.offload if step.scheme == offloading.DIFFSYNTH else streaming.offload
+        carry_out = offloading.offload if step.scheme == offloading.DIFFSYNTH else streaming.stream_blocks
         return carry_out(pipe, step.card or self.device.total)
 
     def _compile(self, pipe: BasePipeline) -> StepEffect:

@@ -128,7 +128,12 @@ def kept_in(old: Tensor, value: Tensor) -> Tensor:
         return value
     if not old.is_pinned() or not old.is_contiguous() or value.nbytes > old.nbytes:
         return value.to(old.device)
-    return old.view(-1).view(torch.uint8)[: value.nbytes].view(value.dtype).view(value.shape).copy_(value)
+    return front_of(old, value.dtype).copy_(value)
+
+
+def front_of(old: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor of the same shape and a dtype that is no wider, in the first bytes of a contiguous one."""
+    return old.view(-1).view(dtype)[: old.numel()].view(old.shape)
 
 
 def _quantize_torchao(pipe: BasePipeline, module: torch.nn.Module, scheme: str) -> StepEffect:

@@ -151,6 +151,7 @@ OPERATIONS: tuple[Operation, ...] = (
     # compiling and offloading
     Operation("torch", "compile", F, Kind.COMPILE, 0, modules=("torch",), returns_model=True),
     Operation("torch", "compile", M, Kind.COMPILE),
+    Operation("pytest-loraperf", "stream_blocks", F, Kind.OFFLOAD, 0, modules=("pytest_loraperf",)),
     Operation("accelerate", "cpu_offload", F, Kind.OFFLOAD, 0, modules=("accelerate",)),
     Operation("accelerate", "cpu_offload_with_hook", F, Kind.OFFLOAD, 0, modules=("accelerate",)),
 )  # fmt: skip

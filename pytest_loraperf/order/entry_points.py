@@ -320,12 +320,22 @@ QUANTIZERS = (
     ),
 )
 
+OWN = (
+    EntryPoint(
+        "pytest_loraperf.backends.streaming.pipeline",
+        "stream_blocks",
+        Kind.OFFLOAD,
+        "stream_blocks",
+        Argument(0, "pipe"),
+    ),
+)
+
 TORCH = (
     EntryPoint("torch", "compile", Kind.COMPILE, "torch.compile", FIRST),
     EntryPoint("torch.nn.modules.module", "Module.compile", Kind.COMPILE, "model.compile", SELF),
 )
 
-ENTRY_POINTS = (*DIFFSYNTH, *DIFFUSERS, *PEFT, *TRANSFORMERS, *QUANTIZERS, *TORCH)
+ENTRY_POINTS = (*DIFFSYNTH, *DIFFUSERS, *PEFT, *TRANSFORMERS, *QUANTIZERS, *OWN, *TORCH)
 
 READERS_OF_ADAPTERS = (("diffsynth.*", "*.convert_state_dict"), ("diffsynth.*", "*.get_name_dict"))
 """What reads an adapter inside of a call: what it returns has a key for each layer that the adapter is for."""

@@ -1,4 +1,4 @@
-"""Offloading on the CPU: what is managed, for which card, and that outputs stay what they are.
+"""Offloading as DiffSynth does: what is managed, for which card, and that outputs stay what they are.
 
 That weights really move is seen on a GPU, in tests/gpu.
 """
@@ -44,7 +44,7 @@ def offloaded() -> Any:
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    session = Session(Settings(model="synthetic:tiny", device="cpu"))
+    session = Session(Settings(model="synthetic:tiny", device="cpu", offload="diffsynth"))
     yield session
     session.close()
 
@@ -136,7 +136,7 @@ class TestOutputs:
 
     def test_a_step_without_a_card_is_for_this_one(self) -> None:
         pipe = tiny()
-        DiffSynth(Device("cpu", "CPU", total=24 * GB)).apply(pipe, Step(StepKind.OFFLOAD), ())
+        DiffSynth(Device("cpu", "CPU", total=24 * GB)).apply(pipe, Step(StepKind.OFFLOAD, "diffsynth"), ())
         assert {layer.vram_limit for layer in managed(pipe)} == {23.5}
 
 

@@ -82,8 +82,8 @@ class TestAuto:
             ("lora_then_quantize", H100, "attach quantize[torchao_fp8_w8a8] compile", FASTEST),
             ("quantize_then_lora", H100, "quantize[torchao_fp8_w8a8] attach compile", FASTEST),
             ("quantize_then_fuse", H100, "quantize[fp8_storage] fuse", NO_FUSING),
-            ("low_vram", H100, "attach quantize[fp8_storage] offload", MOVED),
-            ("low_vram_optimized", H100, "fuse quantize[fp8_storage] offload", MOVED),
+            ("low_vram", H100, "attach quantize[fp8_storage] offload[stream]", MOVED),
+            ("low_vram_optimized", H100, "fuse quantize[fp8_storage] offload[stream]", MOVED),
         ],
     )
     def test_takes_the_fastest_that_can_run(
@@ -209,12 +209,12 @@ class TestCompile:
 
     def test_on_leaves_offloaded_weights_alone_and_says_so(self) -> None:
         found = recipe("low_vram", H100, compile="on")
-        assert steps(found) == "attach quantize[fp8_storage] offload"
+        assert steps(found) == "attach quantize[fp8_storage] offload[stream]"
         assert found.notes == ("low_vram: not compiled, its weights move between calls",)
 
     def test_so_does_torchao_that_is_asked_for(self) -> None:
         found = recipe("low_vram", H100, scheme="torchao_fp8_w8a8")
-        assert steps(found) == "attach quantize[torchao_fp8_w8a8] offload"
+        assert steps(found) == "attach quantize[torchao_fp8_w8a8] offload[stream]"
         assert found.notes == ("low_vram: not compiled, its weights move between calls",)
 
     def test_auto_keeps_a_step_of_the_users_where_it_is(self) -> None:

@@ -16,6 +16,8 @@ USAGE = pytest.ExitCode.USAGE_ERROR
         ("--gpu-budget", "14", "size '14': write a positive number and a unit, such as 14GB or 512MiB"),
         ("--gpu-budget", "lots", "size 'lots': write a positive number and a unit, such as 14GB or 512MiB"),
         ("--loraperf-compile", "yes", "got 'yes'; allowed are auto, on, off"),
+        ("--loraperf-offload", "disk", "got 'disk'; allowed are auto, stream, diffsynth"),
+        ("--loraperf-offload-limit", "6", "size '6': write a positive number and a unit, such as 14GB or 512MiB"),
         ("--loraperf-inconclusive", "pass", "got 'pass'; allowed are fail, warn"),
         ("--loraperf-rounds", "1", "got '1'; a whole number of at least 3 is allowed"),
         ("--loraperf-rounds", "many", "got 'many'; a whole number of at least 3 is allowed"),

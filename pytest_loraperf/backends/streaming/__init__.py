@@ -4,6 +4,6 @@ diffusers' group offloading does the same for its own models, but waits for each
 tensor anew, and keeps no block where a card has room for it.
 """
 
-from pytest_loraperf.backends.streaming.offload import Offloaded, lifted, offload, offloaded
+from pytest_loraperf.backends.streaming.pipeline import Offloaded, lifted, offloaded, stream_blocks
 
-__all__ = ["Offloaded", "lifted", "offload", "offloaded"]
+__all__ = ["Offloaded", "lifted", "offloaded", "stream_blocks"]

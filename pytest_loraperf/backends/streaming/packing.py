@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,6 +35,11 @@ class Packed:
     tensors: tuple[Tensor, ...]
     places: tuple[Place, ...]
     host: Tensor
+
+    @cached_property
+    def at_home(self) -> list[Tensor]:
+        """The tensors in host memory, made once: blocks come and go many times a second."""
+        return self.views(self.host)
 
     @property
     def size(self) -> int:
@@ -81,5 +87,5 @@ def pack(tensors: Sequence[Tensor], memory: Tensor, *, staging: Tensor | None = 
         view.copy_(tensor.data, non_blocking=staging is not None)
     if staging is not None:
         packed.host.copy_(staging[:size])
-    packed.point_at(packed.views(packed.host))
+    packed.point_at(packed.at_home)
     return packed

@@ -187,7 +187,7 @@ class Stream:
         """Let a block be in host memory alone."""
         if block.views is None:
             return
-        block.packed.point_at(block.packed.views(block.packed.host))
+        block.packed.point_at(block.packed.at_home)
         if block.slot is not None:
             block.slot.block = None
             block.slot = None

@@ -9,7 +9,13 @@ from types import ModuleType
 
 PACKAGES = frozenset({"diffsynth", "diffusers", "optimum", "peft", "torchao"})
 MODULES = frozenset(
-    {"torch", "torch.nn.modules.module", "transformers.modeling_utils", "transformers.integrations.peft"}
+    {
+        "torch",
+        "torch.nn.modules.module",
+        "transformers.modeling_utils",
+        "transformers.integrations.peft",
+        "pytest_loraperf.backends.streaming.pipeline",
+    }
 )
 
 

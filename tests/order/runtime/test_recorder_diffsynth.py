@@ -13,6 +13,7 @@ from diffsynth.core.vram.layers import AutoWrappedLinear, enable_vram_management
 from diffsynth.utils.lora import GeneralLoRALoader
 from safetensors.torch import save_file
 
+from pytest_loraperf.backends.streaming import pipeline
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.guard import OrderGuard
 from pytest_loraperf.order.runtime.declared import declared
@@ -162,4 +163,16 @@ def test_a_declared_order_is_not_recorded(pipe: Any, codes: Callable[[], list[st
 def test_what_raises_is_raised(pipe: Any, codes: Callable[[], list[str]]) -> None:
     with pytest.raises(ValueError, match="VRAM Management is not enabled"):
         pipe.load_lora(pipe.dit, state_dict=state(LAYER), hotload=True)
+    assert codes() == []
+
+
+def test_fuse_after_streaming(pipe: Any, codes: Callable[[], list[str]]) -> None:
+    pipeline.stream_blocks(pipe, 2**30)
+    loader().fuse_lora_to_base_model(pipe.dit, state(LAYER))
+    assert codes() == ["LRP106"]
+
+
+def test_fuse_then_stream_is_clean(pipe: Any, codes: Callable[[], list[str]]) -> None:
+    loader().fuse_lora_to_base_model(pipe.dit, state(LAYER))
+    pipeline.stream_blocks(pipe, 2**30)
     assert codes() == []

@@ -45,7 +45,7 @@ class Visitor:
     def go(self) -> None:
         """Have it in host memory alone."""
         if self._bytes is not None:
-            self._packed.point_at(self._packed.views(self._packed.host))
+            self._packed.point_at(self._packed.at_home)
             self._copies.retire()
             self._bytes = None
 
@@ -102,7 +102,7 @@ def offloaded(pipe: Any) -> Offloaded | None:
     return state
 
 
-def offload(pipe: Any, limit: int) -> StepEffect:
+def stream_blocks(pipe: Any, limit: int) -> StepEffect:
     """Keep the weights of all models in host memory and stream the blocks of each to a card of so many bytes.
 
     What of ``pipe.dit`` is no block stays on the device, and as many of its blocks as the card has room for. What
@@ -154,7 +154,7 @@ def lifted(pipe: Any) -> Iterator[None]:
         state.undo()
     yield
     if state is not None and offloaded(pipe) is None:
-        offload(pipe, state.limit)
+        stream_blocks(pipe, state.limit)
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,9 @@ def _check_fits(main: _Model, limit: int, copies: Copies) -> None:
     needed = copies.overhead + size_of(main.rest) + SLOTS * largest
     if limit < needed:
         raise StrategyError(
-            f"offload[stream]: a limit of {format_size(limit)} is too small: {format_size(needed)} are needed before "
-            f"anything is computed, for {SLOTS} blocks of {format_size(largest)} and what always stays; "
-            "raise --loraperf-offload-limit"
+            f"offload[stream]: a limit of {format_size(limit)} is too small: {format_size(needed)} are needed for "
+            f"{SLOTS} blocks of {format_size(largest)} and what always stays, before anything is computed; raise "
+            "--loraperf-offload-limit or --gpu-budget"
         )
 
 

@@ -1,0 +1,47 @@
+"""How the offloaded strategies are offloaded, and for which card: on the command line and in the ini."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+CPU = "--loraperf-device=cpu"
+TEST = """
+    def test_it(low_vram_optimized_pipeline):
+        low_vram_optimized_pipeline()
+"""
+TOO_SMALL = (
+    "loraperf: offload[[]stream]: a limit of 300 KB is too small: 339 KB are needed for 2 blocks of 149 KB and "
+    "what always stays, before anything is computed; raise --loraperf-offload-limit or --gpu-budget"
+)
+
+
+def run(pytester: pytest.Pytester, way: str, option: str, value: str, *more: str) -> pytest.RunResult:
+    pytester.makepyfile(TEST)
+    if way == "ini":
+        pytester.makeini(f"[pytest]\n{option.removeprefix('--').replace('-', '_')} = {value}")
+        return pytester.runpytest(CPU, *more)
+    return pytester.runpytest(CPU, f"{option}={value}", *more)
+
+
+@pytest.mark.parametrize("way", ["option", "ini"])
+@pytest.mark.parametrize("option", ["--loraperf-offload-limit", "--gpu-budget"])
+def test_a_card_without_room_for_two_blocks(pytester: pytest.Pytester, way: str, option: str) -> None:
+    result = run(pytester, way, option, "300KB")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([TOO_SMALL])
+    assert "Traceback" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("way", ["option", "ini"])
+@pytest.mark.parametrize(
+    ("value", "shown"), [("diffsynth", "diffsynth"), ("stream", "stream"), ("auto", "stream")]
+)
+def test_the_scheme_is_in_the_results(pytester: pytest.Pytester, way: str, value: str, shown: str) -> None:
+    result = run(pytester, way, "--loraperf-offload", value, "--loraperf-json=out.json")
+    result.assert_outcomes(passed=1)
+    found = json.loads((pytester.path / "out.json").read_text())
+    assert found["strategies"]["low_vram_optimized"]["steps"][-1] == f"offload[{shown}]"
+    note = "low_vram_optimized: the weights are in host memory already: no GPU here"
+    assert (note in found["notes"]) is (shown == "diffsynth")
