@@ -1,4 +1,4 @@
-"""The whole gate, as a team would run it before a merge: every strategy that stays on the device.
+"""The whole gate, as a team would run it before a merge: all eight strategies.
 
 ``pytest benchmarks/h100/test_gate.py --loraperf-compile=off`` is to take at most 150 s on an H100, with builds.
 """
@@ -12,7 +12,9 @@ from pytest_loraperf import LoraPipeline
 PROMPT = "a ghost made of mist in an old library"
 
 
-@pytest.mark.lora_strategy("standard_lora", "fused", "lora_then_quantize", "fused_then_quantize")
+@pytest.mark.lora_strategy(
+    "standard_lora", "fused", "lora_then_quantize", "fused_then_quantize", "low_vram", "low_vram_optimized"
+)
 @pytest.mark.output_equivalent(to="standard_lora")
 @pytest.mark.latency_budget("5s")
 @pytest.mark.vram_budget("44GB")
