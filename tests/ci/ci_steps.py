@@ -89,9 +89,11 @@ def run_steps(steps: Sequence[Step], inputs: Mapping[str, str], environ: Mapping
 class _Runner:
     def __init__(self, folder: Path, inputs: Mapping[str, str], environ: dict[str, str]) -> None:
         self._folder, self._inputs, self._environ = folder, inputs, environ
-        self._path = folder / "path"
+        self._path, self._summary = folder / "path", folder / "summary"
         self._path.touch()
-        environ |= {"CI": "true", "RUNNER_TEMP": str(folder), "GITHUB_PATH": str(self._path)}
+        environ |= {"CI": "true", "GITHUB_ACTIONS": "true", "RUNNER_TEMP": str(folder)}
+        environ |= {"GITHUB_PATH": str(self._path), "GITHUB_STEP_SUMMARY": str(self._summary)}
+        environ |= {"GITHUB_WORKSPACE": str(Path.cwd())}
 
     def holds(self, condition: str, *, failed: bool) -> bool:
         """Whether a step is run."""
@@ -101,13 +103,15 @@ class _Runner:
         return all(part == ALWAYS or self._is_not_empty(part) for part in parts)
 
     def run(self, step: Step) -> Outcome:
-        """Run one step as its shell would, the folders that earlier ones put on the PATH first."""
+        """Run one step as its shell would, the folders that earlier ones put on the PATH first; show its summary."""
+        self._summary.write_text("", encoding="utf-8")
         script = self._folder / "script.sh"
         script.write_text(step.script, encoding="utf-8")
         environ = self._environ | {name: self._expand(text) for name, text in step.env.items()}
         added = reversed(self._path.read_text(encoding="utf-8").splitlines())
         environ["PATH"] = os.pathsep.join([*added, environ["PATH"]])
         done = subprocess.run([*step.shell, str(script)], env=environ, stdin=subprocess.DEVNULL, check=False)
+        print(self._summary.read_text(encoding="utf-8"), end="", flush=True)
         return "failure" if done.returncode else "success"
 
     def _expand(self, text: str) -> str:
