@@ -1,4 +1,4 @@
-"""The command line: ``loraperf bench | calibrate | compare | doctor | effect | forecast | history | lint | report``."""
+"""The command line: ``loraperf bench | calibrate | compare | doctor | effect | forecast | history | lint | …``."""
 
 from __future__ import annotations
 

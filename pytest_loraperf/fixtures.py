@@ -165,8 +165,8 @@ def gpu_workload(request: pytest.FixtureRequest) -> RegisterWorkload:
 
     The first registered is the one that the gates are about; others are references, by their name.
     """
-    record = request.node.stash[RECORD]
-    if request.config.stash[SESSION].settings.forecast:
+    session, record = request.config.stash[SESSION], request.node.stash[RECORD]
+    if session.settings.forecast:
         pytest.skip("loraperf: gpu_workload takes any callable, and only pipelines are forecast")
 
     def register(function: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> Any:
@@ -177,7 +177,10 @@ def gpu_workload(request: pytest.FixtureRequest) -> RegisterWorkload:
             pytest.fail(
                 f"loraperf: a workload named {label!r} is registered already; give it name=", pytrace=False
             )
-        result = function(*args, **kwargs)
+        with one_clear_line():
+            lock = session.lock
+        with lock.held():  # another process may be measuring
+            result = function(*args, **kwargs)
         record.workloads[label] = CallableWorkload(label, lambda: function(*args, **kwargs))
         return result
 

@@ -17,7 +17,7 @@ CALLS = 10
 Register = Callable[..., object]
 
 
-def multiply(times: int, log: Path | None) -> None:
+def multiply(name: str, times: int, log: Path | None) -> None:
     """Multiply matrices so many times, and log when that began and ended, by the host's monotonic clock."""
     began = time.monotonic()
     matrix = torch.ones(SIZE, SIZE, device=DEVICE, dtype=torch.bfloat16)
@@ -27,7 +27,7 @@ def multiply(times: int, log: Path | None) -> None:
         torch.cuda.synchronize()
     if log is not None:
         with log.open("a", encoding="utf-8") as file:
-            file.write(f"{began!r} {time.monotonic()!r}\n")
+            file.write(f"{name} {began!r} {time.monotonic()!r}\n")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def work(gpu_workload: Register, request: pytest.FixtureRequest) -> Callable[[st
     log = Path(folder) / f"{request.node.name}.{os.getpid()}" if folder else None
 
     def register(name: str, share: float) -> None:
-        gpu_workload(partial(multiply, round(CALLS * share), log), name=name)
+        gpu_workload(partial(multiply, name, round(CALLS * share), log), name=name)
 
     return register
 

@@ -1,8 +1,8 @@
 """Whether several workers on one GPU say what one process says: ``python benchmarks/h100/workers.py --json FILE``.
 
 The gates of ``test_many.py`` run without workers and with them, several times. The verdicts of all runs have to be
-the same, and no test may measure while another does: each call logs when it began and ended, and a test's time of
-measuring is from its first call to its last.
+the same, and nothing else may run on the device while a test measures: each call logs when it began and ended. A
+test measures from the second call of a callable, since the first is its own, to the last.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 
 SUITE = Path(__file__).with_name("test_many.py")
@@ -23,7 +22,10 @@ SUITE = Path(__file__).with_name("test_many.py")
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its ``workers``, wall ``seconds``, verdicts by test, and how often two tests measured at a time."""
+    """One run: its ``workers``, wall ``seconds``, verdicts by test, and how often a test measured with company.
+
+    ``windows`` are the tests that measured, ``overlaps`` the calls of other tests that fall into those times.
+    """
 
     workers: int
     seconds: float
@@ -33,9 +35,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Window:
-    """Seconds of the host's monotonic clock from a test's first call to its last."""
+class Call:
+    """One call of a test's callable, in seconds of the host's monotonic clock."""
 
+    test: str
+    name: str
     began: float
     ended: float
 
@@ -53,28 +57,42 @@ def run(workers: int, folder: Path) -> Run:
     if done.returncode not in {0, 1} or not out.exists():
         raise RuntimeError(f"exit {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     found = json.loads(out.read_text(encoding="utf-8"))["verdicts"]
-    measured = windows(calls)
+    made = read_calls(calls)
+    measured = windows(made)
     return Run(
         workers=workers,
         seconds=round(seconds, 2),
         verdicts={each["nodeid"].split("::")[-1]: f"{each['code']} {each['status']}" for each in found},
         windows=len(measured),
-        overlaps=overlaps(measured),
+        overlaps=overlaps(made, measured),
     )
 
 
-def windows(folder: Path) -> list[Window]:
-    """Return the time in which each test measured."""
-    found = []
-    for file in folder.iterdir():
-        times = [tuple(map(float, line.split())) for line in file.read_text(encoding="utf-8").splitlines()]
-        found.append(Window(min(began for began, _ in times), max(ended for _, ended in times)))
-    return sorted(found, key=lambda window: window.began)
+def read_calls(folder: Path) -> list[Call]:
+    """Return what each test of each process called, in the order of the calls of each."""
+    lines = [(file.name, *line.split()) for file in folder.iterdir() for line in file.read_text().splitlines()]
+    return [Call(test, name, float(began), float(ended)) for test, name, began, ended in lines]
 
 
-def overlaps(measured: list[Window]) -> int:
-    """Count the windows that begin before the one before has ended."""
-    return sum(after.began < before.ended for before, after in pairwise(measured))
+def windows(calls: list[Call]) -> dict[str, tuple[float, float]]:
+    """Return when each test measured: what it called for the second time and more."""
+    seen: set[tuple[str, str]] = set()
+    found: dict[str, tuple[float, float]] = {}
+    for call in calls:
+        if (call.test, call.name) in seen:
+            began, _ = found.get(call.test, (call.began, call.ended))
+            found[call.test] = (began, call.ended)
+        seen.add((call.test, call.name))
+    return found
+
+
+def overlaps(calls: list[Call], measured: dict[str, tuple[float, float]]) -> int:
+    """Count the calls of other tests while one measures."""
+    return sum(
+        call.test != test and call.began < ended and call.ended > began
+        for test, (began, ended) in measured.items()
+        for call in calls
+    )
 
 
 def main() -> int:
