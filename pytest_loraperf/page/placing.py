@@ -45,16 +45,24 @@ def place(
         width: of the chart.
         height: of the chart.
     """
-    taken = [Box(x - POINT / 2, y - POINT / 2, x + POINT / 2, y + POINT / 2) for x, y in points]
+    marks = [_around(x, y, POINT) for x, y in points]
+    taken: list[Box] = []
     found: list[Placed] = []
-    for (x, y), name in zip(points, names, strict=True):
+    for number, ((x, y), name) in enumerate(zip(points, names, strict=True)):
+        # A name that touches another point would be read as that one's, so points keep more room than they fill.
+        others = [_around(*point, 2 * POINT) for place, point in enumerate(points) if place != number]
         tried = [
-            (_cost(_box(x, y, name, each), taken, width, height), rank, each) for rank, each in enumerate(PLACES)
+            (_cost(_box(x, y, name, each), [*taken, *marks, *others], width, height), rank, each)
+            for rank, each in enumerate(PLACES)
         ]
         best = min(tried, key=lambda each: each[:2])[2]
         taken.append(_box(x, y, name, best))
         found.append(best)
     return found
+
+
+def _around(x: float, y: float, size: float) -> Box:
+    return Box(x - size / 2, y - size / 2, x + size / 2, y + size / 2)
 
 
 PLACES = (

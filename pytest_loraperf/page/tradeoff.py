@@ -15,6 +15,8 @@ from pytest_loraperf.report.results import Results
 WITHIN_SIGHT = 4
 """A budget of more than so many times the most that is needed is told in words: a line would squeeze the rest."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 24, 44
+_TALL_BELOW = 400
+"""Pixels; a chart that is less wide than this is higher than wide, to have room for the names."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def tradeoff(results: Results, width: int) -> Spec | None:
     found = points(results)
     if len(found) < 2:  # noqa: PLR2004 - one point compares nothing
         return None
-    wide, high = width - _LEFT - _RIGHT, 360.0 - _TOP - _BOTTOM
+    wide, high = width - _LEFT - _RIGHT, (360.0 if width >= _TALL_BELOW else 430.0) - _TOP - _BOTTOM
     budget = [results.gpu_budget] if results.gpu_budget and in_sight(results, found) else []
     time, memory = seconds_unit(each.seconds for each in found), bytes_unit(each.size for each in found)
     marks = max(int(wide / 62), 3)
