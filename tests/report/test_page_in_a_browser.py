@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium import webdriver as selenium
 from test_page import HOSTILE, date, hostile
 
 from pytest_loraperf.history import Run, history
 from pytest_loraperf.page.write import write_page
 from pytest_loraperf.report.results import read_results
-
-selenium = pytest.importorskip("selenium.webdriver")
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NEEDED = ("chromium", "chromedriver")
