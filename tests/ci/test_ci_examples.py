@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 from ci_steps import Step, default_inputs, main, read_steps, run_steps
-from stand_ins import StandIns
+from ci_tools import ROOT
+from stand_ins import StandIns, make_stand_ins
 
 from pytest_loraperf.options import OPTIONS
 
@@ -19,11 +20,20 @@ MEASURED = ["--loraperf-device=cuda", "--gpu-budget=24GB", "--loraperf-baseline=
 GIT = ("git", "-c", "user.name=me", "-c", "user.email=me@here", "-c", "init.defaultBranch=main")
 
 
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
+    """Stand-ins for all that the CI files call, and an empty folder to run them in."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    return make_stand_ins(tmp_path / "bin")
+
+
 @pytest.mark.parametrize(("update", "more"), [("", []), ("true", ["--loraperf-update-baseline"])])
 def test_the_gpu_tier_measures_in_an_environment_of_its_own(
-    root: Path, stand_ins: StandIns, update: str, more: list[str]
+    stand_ins: StandIns, update: str, more: list[str]
 ) -> None:
-    steps = read_steps(root / GPU, "measure")
+    steps = read_steps(ROOT / GPU, "measure")
     # The real one makes a python that the install step then calls.
     made = Step(
         "made", 'mkdir -p "$RUNNER_TEMP/loraperf/bin"; ln -s "$(command -v python)" "$RUNNER_TEMP/loraperf/bin"'
@@ -37,37 +47,37 @@ def test_the_gpu_tier_measures_in_an_environment_of_its_own(
     assert stand_ins.calls("pytest") == [[*MEASURED, *more, "--loraperf-json=loraperf-results.json"]]
 
 
-def test_a_machine_that_cannot_measure_stops_it(root: Path, stand_ins: StandIns) -> None:
+def test_a_machine_that_cannot_measure_stops_it(stand_ins: StandIns) -> None:
     stand_ins.fail("loraperf", 1)
-    steps = read_steps(root / GPU, "measure")[1:]
+    steps = read_steps(ROOT / GPU, "measure")[1:]
     outcomes = run_steps(steps, {"update-baseline": ""}, stand_ins.environ)
     assert outcomes == {"Examine the machine": "failure", "Run the gates": "skipped"}
 
 
 @pytest.mark.parametrize("update", ["", "--loraperf-update-baseline"])
-def test_gitlab_measures_the_same(root: Path, stand_ins: StandIns, update: str) -> None:
+def test_gitlab_measures_the_same(stand_ins: StandIns, update: str) -> None:
     environ = stand_ins.environ | {"LORAPERF_UPDATE": update}
-    assert run_steps(read_steps(root / GITLAB, "loraperf-gpu"), {}, environ) == {"loraperf-gpu": "success"}
+    assert run_steps(read_steps(ROOT / GITLAB, "loraperf-gpu"), {}, environ) == {"loraperf-gpu": "success"}
     json, junit = "--loraperf-json=loraperf-results.json", "--junit-xml=loraperf-junit.xml"
     assert stand_ins.calls("pytest") == [[*MEASURED, *([update] if update else []), json, junit]]
 
 
-def test_gitlab_runs_the_cpu_tier_of_github(root: Path) -> None:
-    github = [line for step in read_steps(root / CPU, "cpu") for line in step.script.splitlines()]
-    (gitlab,) = read_steps(root / GITLAB, "loraperf-cpu")
+def test_gitlab_runs_the_cpu_tier_of_github() -> None:
+    github = [line for step in read_steps(ROOT / CPU, "cpu") for line in step.script.splitlines()]
+    (gitlab,) = read_steps(ROOT / GITLAB, "loraperf-cpu")
     plain = gitlab.script.replace(" --junit-xml=loraperf-junit.xml", "")
     assert plain.splitlines() == [line.replace("--format github ", "") for line in github]
 
 
 @pytest.mark.parametrize("name", [CPU, GPU, GITLAB, "action.yml"])
-def test_each_option_is_one_of_ours(root: Path, name: str) -> None:
-    found = set(re.findall(r"--(?:loraperf|gpu)-[a-z-]+", (root / name).read_text(encoding="utf-8")))
+def test_each_option_is_one_of_ours(name: str) -> None:
+    found = set(re.findall(r"--(?:loraperf|gpu)-[a-z-]+", (ROOT / name).read_text(encoding="utf-8")))
     assert found
     assert found <= {option.flag for option in OPTIONS}
 
 
-def test_the_page_names_each_file(root: Path) -> None:
-    folder = root / "examples" / "ci"
+def test_the_page_names_each_file() -> None:
+    folder = ROOT / "examples" / "ci"
     links = {
         folder / link for link in re.findall(r"\]\(([^)#]+)\)", (folder / "README.md").read_text(encoding="utf-8"))
     }
@@ -76,10 +86,10 @@ def test_the_page_names_each_file(root: Path) -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "examples/ci/README.md"])
-def test_the_step_on_the_page_has_inputs_of_the_action(root: Path, page: str) -> None:
-    (shown,) = re.findall(r"```yaml\n(.*?)```", (root / page).read_text(encoding="utf-8"), re.DOTALL)
+def test_the_step_on_the_page_has_inputs_of_the_action(page: str) -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     (step,) = yaml.safe_load(shown)
-    assert set(step["with"]) <= set(default_inputs(root / "action.yml"))
+    assert set(step["with"]) <= set(default_inputs(ROOT / "action.yml"))
 
 
 def git(*words: str) -> str:
@@ -100,11 +110,11 @@ def cloned(stand_ins: StandIns) -> StandIns:
     )
 
 
-def test_a_new_baseline_becomes_a_pull_request(root: Path, stand_ins: StandIns) -> None:
+def test_a_new_baseline_becomes_a_pull_request(stand_ins: StandIns) -> None:
     there = cloned(stand_ins)
     Path("loraperf-baseline.json").write_text('{"records": {}}\n')
     Path("left.txt").write_text("by something else")
-    steps = read_steps(root / GPU, "propose")
+    steps = read_steps(ROOT / GPU, "propose")
     assert run_steps(steps, {}, there.environ) == {"Open a pull request": "success"}
     setup, create = there.calls("gh")
     assert setup == ["auth", "setup-git"]
@@ -117,16 +127,16 @@ def test_a_new_baseline_becomes_a_pull_request(root: Path, stand_ins: StandIns) 
 
 
 def test_a_baseline_that_is_the_same_is_not_proposed(
-    root: Path, stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
+    stand_ins: StandIns, capfd: pytest.CaptureFixture[str]
 ) -> None:
     there = cloned(stand_ins)
-    assert run_steps(read_steps(root / GPU, "propose"), {}, there.environ) == {"Open a pull request": "success"}
+    assert run_steps(read_steps(ROOT / GPU, "propose"), {}, there.environ) == {"Open a pull request": "success"}
     assert there.calls("gh") == []
     assert "there is nothing to propose" in capfd.readouterr().out
 
 
-def test_the_right_to_write_is_not_where_the_tests_run(root: Path) -> None:
-    jobs = yaml.safe_load((root / GPU).read_text(encoding="utf-8"))["jobs"]
+def test_the_right_to_write_is_not_where_the_tests_run() -> None:
+    jobs = yaml.safe_load((ROOT / GPU).read_text(encoding="utf-8"))["jobs"]
     assert jobs["measure"]["permissions"] == {"contents": "read"}
     assert "self-hosted" not in jobs["propose"]["runs-on"]
 

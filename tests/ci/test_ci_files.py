@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ci_steps import Step, read_steps
+from ci_tools import ROOT, find_tool
 
-Tool = Callable[[str], str]
 CPU, GPU, GITLAB = "examples/ci/github-cpu.yml", "examples/ci/github-gpu.yml", "examples/ci/gitlab-ci.yml"
 SCHEMAS = {
     "action.yml": ("vendor.github-actions",),
@@ -43,9 +42,9 @@ def ran(*command: str | Path, text: str = "", cwd: Path | None = None) -> tuple[
     return done.returncode, done.stdout + done.stderr
 
 
-def broken(root: Path, folder: Path, name: str, good: str, bad: str) -> Path:
+def broken(folder: Path, name: str, good: str, bad: str) -> Path:
     """A copy with a mistake in it."""
-    text = (root / name).read_text(encoding="utf-8")
+    text = (ROOT / name).read_text(encoding="utf-8")
     assert good in text
     path = folder / Path(name).name
     path.write_text(text.replace(good, bad), encoding="utf-8")
@@ -53,8 +52,8 @@ def broken(root: Path, folder: Path, name: str, good: str, bad: str) -> Path:
 
 
 @pytest.mark.parametrize(("name", "schema"), ONE_SCHEMA)
-def test_it_holds_to_the_schema(root: Path, tool: Tool, name: str, schema: str) -> None:
-    status, output = ran(tool("check-jsonschema"), "--builtin-schema", schema, root / name)
+def test_it_holds_to_the_schema(name: str, schema: str) -> None:
+    status, output = ran(find_tool("check-jsonschema"), "--builtin-schema", schema, ROOT / name)
     assert status == 0, output
 
 
@@ -67,20 +66,18 @@ def test_it_holds_to_the_schema(root: Path, tool: Tool, name: str, schema: str) 
         (GITLAB, "vendor.gitlab-ci", "when: always", "when: allways"),
     ],
 )
-def test_the_schema_finds_a_mistake(
-    root: Path, tmp_path: Path, tool: Tool, name: str, schema: str, good: str, bad: str
-) -> None:
-    path = broken(root, tmp_path, name, good, bad)
-    status, output = ran(tool("check-jsonschema"), "--builtin-schema", schema, path)
+def test_the_schema_finds_a_mistake(tmp_path: Path, name: str, schema: str, good: str, bad: str) -> None:
+    path = broken(tmp_path, name, good, bad)
+    status, output = ran(find_tool("check-jsonschema"), "--builtin-schema", schema, path)
     assert status == 1, output
 
 
-def zizmor(root: Path, tool: Tool, *paths: Path) -> tuple[int, str]:
-    return ran(tool("zizmor"), "--offline", "--persona=auditor", "--config", root / "zizmor.yml", *paths)
+def zizmor(*paths: Path) -> tuple[int, str]:
+    return ran(find_tool("zizmor"), "--offline", "--persona=auditor", "--config", ROOT / "zizmor.yml", *paths)
 
 
-def test_the_audit_finds_nothing(root: Path, tool: Tool) -> None:
-    status, output = zizmor(root, tool, root / "action.yml", root / CPU, root / GPU)
+def test_the_audit_finds_nothing() -> None:
+    status, output = zizmor(ROOT / "action.yml", ROOT / CPU, ROOT / GPU)
     assert status == 0, output
 
 
@@ -94,57 +91,55 @@ def test_the_audit_finds_nothing(root: Path, tool: Tool) -> None:
         (GPU, "  pull_request:\n", "  pull_request_target:\n", "dangerous-triggers"),
     ],
 )
-def test_the_audit_finds_a_mistake(
-    root: Path, tmp_path: Path, tool: Tool, name: str, good: str, bad: str, found: str
-) -> None:
-    status, output = zizmor(root, tool, broken(root, tmp_path, name, good, bad))
+def test_the_audit_finds_a_mistake(tmp_path: Path, name: str, good: str, bad: str, found: str) -> None:
+    status, output = zizmor(broken(tmp_path, name, good, bad))
     assert status > 0
     assert f"[{found}]" in output
 
 
-def shellcheck(tool: Tool, step: Step) -> tuple[int, str]:
-    return ran(tool("shellcheck"), "--shell=bash", "-", text=f"set -e\n{step.script}")
+def shellcheck(step: Step) -> tuple[int, str]:
+    return ran(find_tool("shellcheck"), "--shell=bash", "-", text=f"set -e\n{step.script}")
 
 
 @pytest.mark.parametrize(("name", "job"), SCRIPTS)
-def test_its_scripts_are_clean(root: Path, tool: Tool, name: str, job: str | None) -> None:
-    found = {step.name: shellcheck(tool, step) for step in read_steps(root / name, job)}
+def test_its_scripts_are_clean(name: str, job: str | None) -> None:
+    found = {step.name: shellcheck(step) for step in read_steps(ROOT / name, job)}
     assert found
     assert {step: output for step, (status, output) in found.items() if status} == {}
 
 
-def test_shellcheck_finds_a_mistake(tool: Tool) -> None:
-    status, output = shellcheck(tool, Step("unquoted", "words=$1\npytest $words\n"))
+def test_shellcheck_finds_a_mistake() -> None:
+    status, output = shellcheck(Step("unquoted", "words=$1\npytest $words\n"))
     assert status == 1
     assert "SC2086" in output
 
 
 @pytest.mark.parametrize("name", [CPU, GPU])
-def test_actionlint_finds_nothing(root: Path, name: str) -> None:
+def test_actionlint_finds_nothing(name: str) -> None:
     found = shutil.which("actionlint")
     if found is None:
         pytest.skip(
             "actionlint is not on the PATH; no package of pip brings the program itself, so CI does without"
         )
-    status, output = ran(found, *ACTIONLINT, root / name)
+    status, output = ran(found, *ACTIONLINT, ROOT / name)
     assert status == 0, output
 
 
-def test_the_hooks_are_what_pre_commit_takes(root: Path, tmp_path: Path, tool: Tool) -> None:
-    validate = (tool("pre-commit"), "validate-manifest")
-    status, output = ran(*validate, root / ".pre-commit-hooks.yaml")
+def test_the_hooks_are_what_pre_commit_takes(tmp_path: Path) -> None:
+    validate = (find_tool("pre-commit"), "validate-manifest")
+    status, output = ran(*validate, ROOT / ".pre-commit-hooks.yaml")
     assert status == 0, output
-    status, output = ran(*validate, broken(root, tmp_path, ".pre-commit-hooks.yaml", "entry:", "entrance:"))
+    status, output = ran(*validate, broken(tmp_path, ".pre-commit-hooks.yaml", "entry:", "entrance:"))
     assert status == 1
     assert "Missing required key: entry" in output
 
 
-def test_a_tool_that_is_missing_skips_but_fails_in_ci(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_that_is_missing_skips_but_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(
         pytest.skip.Exception, match="no-such-tool is not installed here; run: pip install --group test"
     ):
-        tool("no-such-tool")
+        find_tool("no-such-tool")
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="no-such-tool is not installed here"):
-        tool("no-such-tool")
+        find_tool("no-such-tool")
