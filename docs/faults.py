@@ -30,7 +30,8 @@ Each case is a run of pytest in a process of its own that is struck at one momen
 after each test that measured something and removed once the results are written. It is a results file as any
 other, with a note that the run had not ended; the next run with the same file moves it aside (`FILE.partial-1`)
 and says so. What is lost is the test that was being measured, or its last phase. A run without `--loraperf-json`
-keeps nothing.
+keeps nothing. Keeping takes about 8 ms of processor time a test in a run of 100 measured tests, and 16 in one of
+300.
 
 | what fails | when | what happens | cases |
 | --- | --- | --- | ---: |

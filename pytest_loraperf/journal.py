@@ -41,7 +41,7 @@ class Journal:
 
         try:
             found = results()
-            write_results(self.path, replace(found, notes=(*found.notes, UNFINISHED)))
+            write_results(self.path, replace(found, notes=(*found.notes, UNFINISHED)), compact=True)
         except LoraperfError as error:
             self.note(f"warning: {error}; until the end of this run its results are in memory alone")
 

@@ -404,6 +404,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         from pytest_loraperf.outcome import finish, interrupted  # noqa: PLC0415 - only where there is something to write
 
         try:
+            if workers is not None:
+                workers.take_arrived(config)
             for problem in finish(run, workers, github=github):
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
                 run.notes[f"error: {problem}"] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
+from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,6 +51,7 @@ class Controller:
         self._sent: dict[str, Mapping[str, Any]] = {}
         self._lost: dict[str, str] = {}
 
+    @pytest.hookimpl(tryfirst=True)  # an interrupt may come in any of the others
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take what a report brings, and note where it should have brought something."""
         worker = str(getattr(report, "worker_id", ""))
@@ -63,6 +65,14 @@ class Controller:
         ):
             what = "nothing" if sent is None else "what this version cannot read"
             self._lost[worker] = f"worker {worker} measured {report.nodeid} and sent {what}"
+
+    def take_arrived(self, config: pytest.Config) -> None:
+        """Take the reports that had arrived when the run was stopped, and that xdist hands to no one."""
+        queue = getattr(config.pluginmanager.getplugin("dsession"), "queue", None)
+        while isinstance(queue, Queue) and not queue.empty():
+            event, details = queue.get_nowait()
+            if event == "testreport":
+                self.pytest_runtest_logreport(details["rep"])
 
     @property
     def used(self) -> bool:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "docs" / "faults.py"
 PAGE = ROOT / "docs" / "faults.md"
 ROWS = re.findall(
-    r"^\| ([^|*-]+) \| ([^|]+) \| ([^|]+) \| (\d+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    r"^\| ([^|*]+) \| ([^|]+) \| ([^|]+) \| (\d+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
 )
 PROMISED = {
     "SIGKILL of the run": {"measuring", "writing the results", "writing the baseline"},

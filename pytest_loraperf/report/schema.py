@@ -19,6 +19,11 @@ def to_plain(value: Any) -> Any:
 
     An array library's number becomes Python's, one that is not finite None, and what JSON does not know its repr.
     """
+    kind = type(value)
+    if kind is float:  # samples are most of what there is, and they are asked for after each test
+        return value if math.isfinite(value) else None
+    if kind is str or kind is int:
+        return value
     if is_dataclass(value):
         return {each.name: to_plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):

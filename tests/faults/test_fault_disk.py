@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,13 @@ from inner import (
     SLOW,
     Project,
     accepted,
-    can_mount,
+    need_mounts,
     verdicts,
 )
 
 FULL = 'raise OSError(errno.ENOSPC, "No space left on device")'
 ALL = {SLOW: [FAILED], BEFORE: [PASSED], FAULTED: [PASSED], AFTER: [PASSED]}
 PROBLEM = pytest.ExitCode.INTERNAL_ERROR
-mounts = pytest.mark.skipif(not can_mount(), reason="this process may mount nothing")
 
 
 @pytest.mark.fault("disk full", "writing FILE.partial", "a warning; the results are written at the end")
@@ -73,11 +71,11 @@ def test_full_while_the_baseline_is_written(tmp_path: Path) -> None:
     assert verdicts(project.results) == ALL
 
 
-@mounts
 @pytest.mark.fault(
     "disk full", "from the second test on, a real disk", TOLD.replace("it all", "what it has room for")
 )
 def test_no_room_from_some_test_on(tmp_path: Path) -> None:
+    need_mounts()
     project = Project(tmp_path, "pass")
     ended = project.run(JSON, before="fill")
     assert ended.status == PROBLEM
@@ -107,10 +105,8 @@ READ_ONLY = "a usage error, before anything is measured"
         ),
     ],
 )
-@pytest.mark.skipif(
-    os.geteuid() == 0 and not can_mount(), reason="root writes everywhere but on a read-only mount"
-)
 def test_read_only_from_the_start(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    need_mounts(of_root_alone=True)
     project = Project(tmp_path, "pass")
     ended = project.run(*arguments, before="make_read_only")
     assert ended.status == pytest.ExitCode.USAGE_ERROR
@@ -123,10 +119,8 @@ def test_read_only_from_the_start(tmp_path: Path, arguments: tuple[str, ...], me
     "measuring",
     "exit status 3 and one line for each file; the table is shown, FILE.partial has what was kept before",
 )
-@pytest.mark.skipif(
-    os.geteuid() == 0 and not can_mount(), reason="root writes everywhere but on a read-only mount"
-)
 def test_read_only_in_the_midst(tmp_path: Path) -> None:
+    need_mounts(of_root_alone=True)
     project = Project(tmp_path, "import inner; inner.make_read_only(HERE)")
     ended = project.run(JSON, *BASELINE, when="a round")
     assert ended.status == PROBLEM
