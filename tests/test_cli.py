@@ -17,7 +17,10 @@ def test_bench_measures_against_the_reference_and_writes_json(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "deep" / "bench.json"
-    assert main([*TINY, "--strategies", "fused", "--json", str(out), "--steps", "3", "--prompt", "a ghost"]) == 0
+    files = ["--json", str(out), "--benchmark-json", str(tmp_path / "b.json")]
+    assert main([*TINY, "--strategies", "fused", *files, "--steps", "3", "--prompt", "a ghost"]) == 0
+    benchmarks = json.loads((tmp_path / "b.json").read_text())["benchmarks"]
+    assert [each["fullname"] for each in benchmarks] == ["synthetic:tiny::standard_lora", "synthetic:tiny::fused"]
     data = json.loads(out.read_text())
     fused = data["strategies"]["fused"]
     assert data["command"].startswith("loraperf bench --model synthetic:tiny")
