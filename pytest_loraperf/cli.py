@@ -31,7 +31,7 @@ CALIBRATE_FIELDS = ("model", "adapters", "device", "scheme", "compile", "offload
 CALIBRATE_OPTIONS = tuple(option for option in OPTIONS if option.field in CALIBRATE_FIELDS)
 EFFECT_FIELDS = ("model", "device", "scheme", "offload", "offload_limit", "json", "html")
 EFFECT_OPTIONS = tuple(option for option in OPTIONS if option.field in EFFECT_FIELDS)
-FORECAST_FIELDS = ("gpu_budget", "model", "adapters", "scheme", "compile", "json")
+FORECAST_FIELDS = ("gpu_budget", "model", "adapters", "scheme", "compile", "offload", "offload_limit", "json")
 FORECAST_OPTIONS = tuple(option for option in OPTIONS if option.field in FORECAST_FIELDS)
 REQUEST_FIELDS = ("prompt", "height", "width", "steps", "cfg", "seed", "edit_image")
 

@@ -221,11 +221,10 @@ class Session:
     @cached_property
     def forecaster(self) -> Forecaster:
         """Forecasts what strategies need of a card that is not there."""
-        from pytest_loraperf.backends.protocol import Choices  # noqa: PLC0415 - imports torch
         from pytest_loraperf.forecast.card import H100  # noqa: PLC0415
         from pytest_loraperf.forecast.forecast import Forecaster  # noqa: PLC0415
 
-        return Forecaster(H100, self.strategies, Choices(self.settings.scheme, self.settings.compile), self.tell)
+        return Forecaster(H100, self.strategies, self._choices, self.tell)
 
     def forecast(self, name: str, model: ModelSpec, adapters: Sequence[str | Path], request: Request) -> Forecast:
         """Return the forecast of a strategy for a request, made once.

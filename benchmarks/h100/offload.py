@@ -28,7 +28,7 @@ from pytest_loraperf.session import Session
 GB = 2**30
 LIMITS = (2, 4, 6, 8, 12, 16, 24)
 CAPPED = (2, 6, 8)
-CONTEXT = 2**29
+CONTEXT = 3 * 2**28
 """Bytes of a card that torch's allocator does not give out; a cap on the allocator leaves them out."""
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda:0" if CUDA else "cpu")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch._guards import detect_fake_mode
 
 from pytest_loraperf.host import spare_memory
 
@@ -78,14 +79,25 @@ def why_not_pinned(size: int) -> str | None:
 def host_memories(sizes: Sequence[int], device: torch.device) -> Iterator[HostMemory]:
     """Yield host memory of each size, pinned for a CUDA device where that can be; several are made at once.
 
-    What cannot be pinned is plain memory, and says why.
+    What cannot be pinned is plain memory, and says why. Where tensors are fake, for a forecast, this is too.
     """
+    if detect_fake_mode() is not None:
+        yield from map(_FakeMemory, sizes)
+        return
     pinned = device.type == "cuda"
     why_not = why_not_pinned(sum(sizes)) if pinned else None
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         waiting = [pool.submit(_host_memory, size, device, pinned=pinned, why_not=why_not) for size in sizes]
         for future in waiting:
             yield future.result()
+
+
+class _FakeMemory(HostMemory):
+    """Host memory that nobody has: its bytes are a fake tensor, which other threads could not make."""
+
+    def __init__(self, size: int) -> None:
+        self.bytes = torch.empty(size, dtype=torch.uint8)
+        self.pinned, self.why_not = True, ""
 
 
 def _host_memory(size: int, device: torch.device, *, pinned: bool, why_not: str | None) -> HostMemory:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +21,22 @@ class CudaGenerator(torch.Generator):
     """A generator that says it is on CUDA; what it draws has no values anyway."""
 
     device = torch.device("cuda:0")
+
+
+class PretendedStream:
+    """A stream on which everything is done at once."""
+
+    def __init__(self, _device: object = None) -> None:
+        """Take the device that it would be of."""
+
+    def record_event(self) -> None:
+        """Return no event: there is nothing to wait for."""
+
+    def wait_event(self, _event: object) -> None:
+        """Wait for nothing."""
+
+    def wait_stream(self, _stream: object) -> None:
+        """Wait for nothing."""
 
 
 def _generator(device: object = "cpu") -> torch.Generator:
@@ -48,6 +64,10 @@ def pretended(
         "mem_get_info": lambda _device=None: (card.total - used(), card.total),
         "empty_cache": empty_cache,
         "synchronize": lambda _device=None: None,
+        "memory_reserved": lambda _device=None: used() - card.elsewhere - card.context,
+        "Stream": PretendedStream,
+        "stream": nullcontext,
+        "current_stream": PretendedStream,
     }
 
     def _compile(module: torch.nn.Module, *_: Any, **__: Any) -> None:
@@ -57,6 +77,8 @@ def pretended(
         stack.enter_context(patch.multiple(torch.cuda, **cuda))
         stack.enter_context(patch.multiple(torch.nn.Module, _apply=_apply, compile=_compile))
         stack.enter_context(patch.object(torch, "Generator", _generator))
+        # What is asked of is in memory that was pinned for a device, if it is in host memory at all.
+        stack.enter_context(patch.object(torch.Tensor, "is_pinned", lambda tensor: tensor.device.type == "cpu"))
         if torch.version.cuda is None:  # a build for the CPU, which torchao asks for its CUDA
             stack.enter_context(patch.object(torch.version, "cuda", "12.8"))
         yield

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from pytest_loraperf.backends import pinned, quantization, streaming, synthetic
 from pytest_loraperf.backends.diffsynth import DiffSynth
@@ -461,3 +462,28 @@ def test_streamed_arms_share_the_device_and_diffsynths_do_not() -> None:
 
 def test_the_package_is_what_a_user_imports() -> None:
     assert set(streaming.__all__) == {"Offloaded", "lifted", "offloaded", "stream_blocks"}
+
+
+def test_a_forecast_streams_too() -> None:
+    session = Session(Settings(model="synthetic:tiny", forecast=True, offload_limit=GB))
+    found = session.forecast("low_vram", session.model(), (), session.request())
+    session.close()
+    assert found.error is None
+    assert found.steps[-1] == "offload[stream]"
+    assert found.phases["runtime"] < GB
+
+
+def test_a_forecast_has_no_room_for_blocks_either() -> None:
+    session = Session(Settings(model="synthetic:tiny", forecast=True, offload_limit=GB // 2))
+    found = session.forecast("low_vram", session.model(), (), session.request())
+    session.close()
+    assert str(found.error).startswith(
+        "offload[stream]: a limit of 512 MB is too small: 769 MB are needed for 2 blocks"
+    )
+
+
+def test_fake_tensors_have_fake_host_memory() -> None:
+    with FakeTensorMode():
+        (memory,) = host_memories([2**40], torch.device("cuda:0"))
+        assert isinstance(memory.bytes, FakeTensor)
+    assert (memory.pinned, memory.bytes.numel(), memory.bytes.device.type) == (True, 2**40, "cpu")

@@ -51,7 +51,7 @@ def test_bits_are_those_of_resident_weights_on_any_card(
     assert state is not None
     everything = state.limit
     size = max(block.packed.size for block in state.stream.stacks[0])
-    for limit in (everything, GB, 2**29 + 16 * 2**20 + 4 * size):
+    for limit in (everything, GB, 3 * 2**28 + 16 * 2**20 + 4 * size):
         stream_blocks(pipe, limit)
         for _ in range(3):
             assert torch.equal(session.shop.backend.generate(pipe, request).latents.float().cpu(), wanted)

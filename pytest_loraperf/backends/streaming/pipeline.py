@@ -135,6 +135,7 @@ def stream_blocks(pipe: Any, limit: int) -> StepEffect:
             modules += [block for _, block in stack.blocks]
         if model is not main and model.rest:
             visitors[model.name] = Visitor(next(taken), copies)
+    copies.trim()  # else what stays would be put into the large segment that packing needed
     for tensor in main.rest:
         tensor.data = tensor.data.to(device)
 
