@@ -1,4 +1,4 @@
-"""Write the measured blocks of the documents from committed results: ``python benchmarks/readme.py [--check]``."""
+"""Write the measured blocks of the documents from committed results: ``python -m benchmarks.readme [--check]``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from peers import KIND as PEERS
-from peers import Comparison, table
-
+from benchmarks.peers import KIND as PEERS
+from benchmarks.peers import Comparison, table
 from pytest_loraperf.calibrate.calibration import read_calibration
 from pytest_loraperf.calibrate.files import read_file
 from pytest_loraperf.calibrate.table import markdown_lines

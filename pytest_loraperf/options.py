@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -64,6 +64,13 @@ class Settings:
         """The files that are asked for at the end of a run, by what each is."""
         files = {"json": self.json, "benchmark-json": self.benchmark_json, "html": self.html}
         return {name: path for name, path in files.items() if path is not None}
+
+    def with_absolute_files(self) -> Settings:
+        """Return these settings with files that stay where they are, wherever tests go."""
+        paths = {name.replace("-", "_"): path.absolute() for name, path in self.files.items()}
+        return replace(
+            self, json=paths.get("json"), benchmark_json=paths.get("benchmark_json"), html=paths.get("html")
+        )
 
 
 class Option(NamedTuple):

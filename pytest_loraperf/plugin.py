@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,8 +27,6 @@ from pytest_loraperf.strategies import CONTROL, Strategies
 from pytest_loraperf.workflow import is_on, no_command
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from _pytest.terminal import TerminalReporter
 
     from pytest_loraperf.baseline.stored import Stored
@@ -85,8 +82,7 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = read_settings(config)
         if not is_worker(config):
             check_files(settings)
-            paths = {name: _absolute(getattr(settings, name)) for name in ("json", "benchmark_json", "html")}
-            settings = replace(settings, **paths)
+            settings = settings.with_absolute_files()
         given = config.hook.pytest_loraperf_strategies(config=config)
         strategies = Strategies(strategy for some in given for strategy in some or ())
         stored = _open_stored(settings)
@@ -130,11 +126,6 @@ def _start_xdist(config: pytest.Config) -> None:
         run = config.stash[SESSION]
         config.stash[WORKERS] = workers = Controller(lambda workers: keep(run, workers))
         config.pluginmanager.register(workers, "loraperf-controller")
-
-
-def _absolute(path: Path | None) -> Path | None:
-    """Return the path as it is now, wherever tests go."""
-    return None if path is None else path.absolute()
 
 
 def _start_annotations(config: pytest.Config) -> None:
@@ -276,7 +267,7 @@ def _forget_last_run(item: pytest.Item, session: Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Watch the memory of the call, then judge the test by its gates."""
     session, record = item.config.stash[SESSION], item.stash[RECORD]
     if session.settings.forecast:

@@ -63,5 +63,5 @@ def test_the_measured_blocks_are_those_of_the_committed_results() -> None:
     import subprocess
     import sys
 
-    script = Path(__file__).parents[1] / "benchmarks" / "readme.py"
-    assert subprocess.run([sys.executable, script, "--check"], check=False).returncode == 0
+    command = [sys.executable, "-m", "benchmarks.readme", "--check"]
+    assert subprocess.run(command, cwd=Path(__file__).parents[1], check=False).returncode == 0
