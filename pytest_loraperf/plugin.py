@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -291,7 +291,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     return result
 
 
-def _forecast_call(item: pytest.Item, session: Session, record: TestRecord) -> Generator[None, object, object]:
+def _forecast_call(item: pytest.Item, session: Session, record: TestRecord) -> Generator[None, Any, Any]:
     """Judge the forecast of a test's pipeline; the test ends, skipped, where it calls that."""
     from pytest_loraperf.forecast.judging import held, judge_forecast  # noqa: PLC0415 - only in a forecast
 

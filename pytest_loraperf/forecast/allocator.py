@@ -1,7 +1,7 @@
 """torch's caching allocator of CUDA memory, without CUDA: what a series of allocations and frees reserves.
 
-The constants and the rules are those of ``c10/core/AllocatorConfig.h`` and ``c10/cuda/CUDACachingAllocator.cpp`` in
-their default configuration: one stream, no expandable segments, no limit on splitting.
+The constants and the rules are those of ``c10/core/AllocatorConfig.h`` and ``c10/cuda/CUDACachingAllocator.cpp``
+in their default configuration: one stream, no expandable segments, no limit on splitting.
 """
 
 from __future__ import annotations

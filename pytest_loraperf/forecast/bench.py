@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pytest_loraperf.backends import load_backend
-from pytest_loraperf.backends.protocol import Choices
+from pytest_loraperf.backends.protocol import Choices, Generation
 from pytest_loraperf.bench import Arm, Bench, Workshop
 from pytest_loraperf.forecast.card import Card
 from pytest_loraperf.forecast.meter import ForecastMeter
@@ -17,20 +17,32 @@ from pytest_loraperf.lora import Adapter, AdapterSource
 from pytest_loraperf.lora.adapter import LoraLayer
 from pytest_loraperf.lora.synthetic import RANK
 from pytest_loraperf.measure.ledger import Ledger
-from pytest_loraperf.measure.timing import Stopwatch
+from pytest_loraperf.measure.timing import NO_TICK, Stopwatch, Tick
 from pytest_loraperf.models import ModelSpec
+from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Strategies
 
 
 class ForecastBench(Bench):
     """Builds one strategy's pipeline without values; what needs values, the LoRA's effect, is left out."""
 
+    def __init__(
+        self, shop: Workshop, model: ModelSpec, adapters: Sequence[str | Path], meter: ForecastMeter
+    ) -> None:
+        super().__init__(shop, model, adapters)
+        self._meter = meter
+
+    def run(self, name: str, request: Request, tick: Tick = NO_TICK) -> Generation:
+        """Run one generation of an arm that is on the bench, equal blocks of it once."""
+        self._meter.replay.look_for_blocks(self.arms[name].pipeline)
+        return super().run(name, request, tick)
+
     def _take_base(self, arm: Arm) -> None:
         """Leave it: outputs of layers have no values here."""
 
     def _synthetic(self, pipeline: Any) -> Adapter:
         shapes = self.shop.backend.lora_shapes(pipeline)
-        with self.shop.ledger.meter.watching():
+        with self._meter.watching():
             layers = {name: _layer(name, *shapes[name]) for name in self.shop.backend.lora_targets(pipeline)}
         return Adapter(AdapterSource(Path("synthetic.safetensors")), "diffsynth", layers)
 
@@ -54,14 +66,14 @@ def forecast_bench(
     Raises:
         LoraperfError: the backend cannot be used, or an adapter's source is not understood.
     """
-    device = card.device()
+    device, meter = card.device(), ForecastMeter(card)
     shop = Workshop(
         device=device,
         backend=load_backend(device),
         strategies=strategies,
         choices=choices,
-        ledger=Ledger(ForecastMeter(card)),
+        ledger=Ledger(meter),
         watch=Stopwatch(),
         tell=tell,
     )
-    return ForecastBench(shop, model, adapters)
+    return ForecastBench(shop, model, adapters, meter)

@@ -64,7 +64,8 @@ class Forecaster:
         """
         if isinstance(model, Pretrained):
             raise ModelError(
-                f"model {str(model)!r}: a forecast reads no weight files; use synthetic:full, or package.module:function"
+                f"model {str(model)!r}: a forecast reads no weight files; use synthetic:full, or "
+                "package.module:function"
             )
         strategy = self.strategies.find(name)
         bench = forecast_bench(self.card, model, adapters, self.strategies, self.choices, self.tell)
@@ -93,23 +94,22 @@ class Forecaster:
             notes=recipe.notes,
             error=error,
         )
-        if error is None:
-            found = replace(found, **_sizes(arm))
         bench.close()
-        return found
+        return found if error else _with_sizes(found, arm)
 
 
 def _shortened(request: Request) -> Request:
     return request.with_changes(steps=min(request.steps, STEPS))
 
 
-def _sizes(arm: Arm) -> dict[str, object]:
-    return {
-        "phases": {
+def _with_sizes(found: Forecast, arm: Arm) -> Forecast:
+    return replace(
+        found,
+        phases={
             "setup": arm.setup_peak.needed,
             "resident": arm.resident,
             "runtime": arm.runtime_peak.needed,
         },
-        "allocated": max(arm.setup_peak.allocated, arm.runtime_peak.allocated),
-        "setup": tuple(arm.setup),
-    }
+        allocated=max(arm.setup_peak.allocated, arm.runtime_peak.allocated),
+        setup=tuple(arm.setup),
+    )

@@ -1,4 +1,4 @@
-"""Functions that CUDA carries out otherwise than a machine without it would, or that ask for values nobody reads."""
+"""Functions that CUDA carries out otherwise than the CPU does, or that ask for values nobody reads."""
 
 from __future__ import annotations
 
@@ -33,9 +33,11 @@ def as_on_cuda() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(functional, "scaled_dot_product_attention", attention))
         stack.enter_context(patch.object(FakeTensor, "data", property(_data, _set_data), create=True))
+        stack.enter_context(patch.object(FakeTensor, "__deepcopy__", _copied, create=True))
         stack.enter_context(patch.object(FakeTensor, "numpy", _numpy, create=True))
         # What a layer starts with is overwritten by its weights, and has no values here anyway.
-        stack.enter_context(patch.multiple(init, **dict.fromkeys(INITIAL, _left_as_it_is)))
+        for name in INITIAL:
+            stack.enter_context(patch.object(init, name, _left_as_it_is))
         yield
 
 
@@ -95,6 +97,14 @@ def _data(tensor: FakeTensor) -> Tensor:
 def _set_data(tensor: FakeTensor, value: FakeTensor) -> None:
     DATA.__set__(tensor, value)  # type: ignore[attr-defined]  # the same
     tensor.fake_device = value.fake_device
+
+
+def _copied(tensor: FakeTensor, memo: dict[int, Any]) -> Tensor:
+    """Return a copy; torch's own way looks for the address of the data, and warns that there is none."""
+    copied = memo[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+    if isinstance(tensor, torch.nn.Parameter):
+        copied._is_param = True  # noqa: SLF001 - how torch marks a Parameter of another class
+    return copied
 
 
 def _numpy(tensor: FakeTensor, **_: Any) -> Any:

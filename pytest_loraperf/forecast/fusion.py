@@ -1,9 +1,9 @@
 """What inductor's fusion saves: in a compiled block, pointwise results have no memory until a product reads them.
 
 Nothing is compiled. A result of an operation that inductor generates code for is held back, together with what it
-is computed from, and gets memory when a library's kernel reads it or when the block returns it. That is how inductor
-fuses chains of pointwise operations and reductions; its smaller savings, such as reusing a buffer in place, are left
-out.
+is computed from, and gets memory when a library's kernel reads it or when the block returns it. That is how
+inductor fuses chains of pointwise operations and reductions; its smaller savings, such as reusing a buffer in
+place, are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Values of small tensors, kept beside fake ones: schedules, masks and lengths decide what a pipeline does next."""
+"""Values of small tensors, kept beside fake ones: schedules, masks and lengths decide what comes next."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -13,7 +14,10 @@ from pytest_loraperf.forecast.allocator import CachingAllocator
 from pytest_loraperf.forecast.card import Card
 from pytest_loraperf.forecast.functions import as_on_cuda
 from pytest_loraperf.forecast.pretence import pretended
+from pytest_loraperf.forecast.replay import Replay
 from pytest_loraperf.forecast.tracker import StorageTracker
+
+CALL = torch.nn.Module.__call__
 
 
 class ForecastMeter:
@@ -26,6 +30,7 @@ class ForecastMeter:
         self.allocator = CachingAllocator()
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._tracker = StorageTracker(self._fake, self.allocator, card.workspace)
+        self.replay = Replay(self._tracker)
         self._depth = 0
 
     @contextmanager
@@ -41,6 +46,7 @@ class ForecastMeter:
                 torch.empty(0, device="cuda:0")  # torch asks once whether CUDA is there: before it seems to be
                 stack.enter_context(pretended(self.card, self._used, self.allocator.empty_cache, self._compiled))
                 stack.enter_context(as_on_cuda())
+                stack.enter_context(patch.object(torch.nn.Module, "__call__", self.replay.calling(CALL)))
                 stack.enter_context(self._tracker)
                 yield
         finally:
@@ -90,4 +96,6 @@ class ForecastMeter:
         return fused
 
     def _used(self) -> int:
+        if self._tracker.recording is not None:
+            self._tracker.recording.asked = True
         return self.card.elsewhere + self.card.context + self.allocator.reserved

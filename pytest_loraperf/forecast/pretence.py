@@ -90,14 +90,14 @@ def _apply(module: torch.nn.Module, fn: Callable[[Any], Any], recurse: bool = Tr
     With fake tensors torch swaps the two, and cannot where anything refers to them weakly.
     """
     for child in module.children() if recurse else ():
-        child._apply(fn)  # noqa: SLF001 - it stands for torch's own
+        _apply(child, fn)
     for name, parameter in module._parameters.items():  # noqa: SLF001 - the same
         if parameter is None:
             continue
         with torch.no_grad():
             applied = fn(parameter)
         if is_traceable_wrapper_subclass(applied):
-            module._parameters[name] = torch.nn.Parameter(applied, parameter.requires_grad)  # noqa: SLF001 - the same
+            module._parameters[name] = torch.nn.Parameter(applied, parameter.requires_grad)  # type: ignore[arg-type]  # noqa: SLF001 - the same
         else:
             parameter.data = applied
     for name, buffer in module._buffers.items():  # noqa: SLF001 - the same

@@ -35,7 +35,7 @@ def run_forecast(
 ) -> Results:
     """Forecast the named strategies one after the other, and show the table.
 
-    What one strategy raises is an error in its row; what was found of the others is shown and written all the same.
+    What one strategy raises is an error in its row; what was found of the others is shown and written.
 
     Raises:
         LoraperfError: a name, the model, an adapter or the request cannot be used.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from pytest_loraperf.forecast.allocator import Block, CachingAllocator
 from pytest_loraperf.forecast.fusion import Fusion
 from pytest_loraperf.forecast.known import KnownValues
 from pytest_loraperf.forecast.remembered import Remembered
-from pytest_loraperf.forecast.unknown import UnknownOperation
+from pytest_loraperf.forecast.unknown import UnknownOperationError
 
 aten = torch.ops.aten
 PRODUCTS = frozenset(
@@ -38,6 +39,41 @@ CANNOT = (
 )
 
 
+class Allocation(NamedTuple):
+    """So many bytes."""
+
+    size: int
+
+
+class Free(NamedTuple):
+    """The memory of the allocation that is the event of this number."""
+
+    of: int
+
+
+@dataclass
+class Recording:
+    """What is allocated and freed while it lasts.
+
+    ``events`` are bytes allocated, or an earlier event whose memory is freed; ``living`` has the event of each
+    storage that is allocated and not freed. ``asked`` is set where the code asks how much is in use.
+    """
+
+    events: list[Allocation | Free] = field(default_factory=list)
+    living: dict[int, int] = field(default_factory=dict)
+    asked: bool = False
+
+    def allocated(self, key: int, size: int) -> None:
+        """Note an allocation for a storage."""
+        self.living[key] = len(self.events)
+        self.events.append(Allocation(size))
+
+    def freed(self, key: int) -> None:
+        """Note that a storage is freed, if it was allocated since the beginning."""
+        if key in self.living:
+            self.events.append(Free(self.living.pop(key)))
+
+
 class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Follows every operation: what it allocates on CUDA, and the values of what is small.
 
@@ -46,9 +82,10 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
 
     def __init__(self, fake: FakeTensorMode, allocator: CachingAllocator, workspace: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # the same
-        self._carry_out = Remembered(fake)
+        self.carry_out = Remembered(fake)
         self.allocator = allocator
         self.known = KnownValues()
+        self.recording: Recording | None = None
         self._workspace = workspace
         self.fusion = Fusion(self._give_memory)
         self._blocks: dict[int, tuple[int, Block | None]] = {}
@@ -75,11 +112,11 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
 
     def _result(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         try:
-            result = self._carry_out(func, args, kwargs)
+            result = self.carry_out(func, args, kwargs)
         except CANNOT as error:
             inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             if not (inputs and self.known.known(inputs)):
-                raise UnknownOperation(str(func), error) from error
+                raise UnknownOperationError(str(func), error) from error
             return self._from_values(inputs[0], self.known.run(func, args, kwargs))
         self.known.follow(func, args, kwargs, result)
         return result
@@ -104,22 +141,37 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
     def _see(self, tensor: Tensor, *, held_back: bool) -> int | None:
         """Count the storage of a tensor until it is freed; return its key if it is a new one."""
         storage = tensor.untyped_storage()
-        size, key = storage.nbytes(), storage._cdata  # noqa: SLF001 - the one identity a storage has
+        key: int = storage._cdata  # noqa: SLF001 - the one identity a storage has
+        size = storage.nbytes()
         found = self._blocks.get(key)
         if found is not None:
             if found[0] != size:  # it was resized
-                self.allocator.free(found[1])
-                self._blocks[key] = size, self.allocator.allocate(size)
+                self._free(key, found[1])
+                self._blocks[key] = size, self._allocate(key, size)
             return None
-        weakref.finalize(storage, self._forget, key).atexit = False
-        self._blocks[key] = size, None if held_back else self.allocator.allocate(size)
+        self.adopt(storage, None if held_back else self._allocate(key, size))
         return key
+
+    def adopt(self, storage: torch.UntypedStorage, block: Block | None) -> None:
+        """Let a storage have this block until it is freed."""
+        key = storage._cdata  # noqa: SLF001 - the one identity a storage has
+        weakref.finalize(storage, self._forget, key).atexit = False
+        self._blocks[key] = storage.nbytes(), block
+
+    def _allocate(self, key: int, size: int) -> Block | None:
+        if self.recording is not None:
+            self.recording.allocated(key, size)
+        return self.allocator.allocate(size)
+
+    def _free(self, key: int, block: Block | None) -> None:
+        if self.recording is not None:
+            self.recording.freed(key)
+        self.allocator.free(block)
 
     def _give_memory(self, key: int) -> None:
         size, _ = self._blocks[key]
-        self._blocks[key] = size, self.allocator.allocate(size)
+        self._blocks[key] = size, self._allocate(key, size)
 
     def _forget(self, key: int) -> None:
-        _, block = self._blocks.pop(key)
-        self.allocator.free(block)
+        self._free(key, self._blocks.pop(key)[1])
         self.fusion.forget(key)

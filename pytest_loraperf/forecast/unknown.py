@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_loraperf.errors import LoraperfError
 
 
-class UnknownOperation(LoraperfError):
+class UnknownOperationError(LoraperfError):
     """An operation whose result's size depends on values, or that has no implementation without them."""
 
     def __init__(self, operation: str, cause: Exception) -> None:
