@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import wrap
 
 from benchmarks.peers import KIND as PEERS
 from benchmarks.peers import Comparison, table
@@ -25,6 +26,14 @@ WIDTH = 118
 def _run(file: Path) -> str:
     results = read_results(file)
     lines = "\n".join(summary(results, WIDTH))
+    return f"```text\n$ {results.command}\n{lines}\n```"
+
+
+def _budget(file: Path) -> str:
+    results = read_results(file)
+    held = [each for each in results.verdicts if each.code == "gpu-budget"]
+    said = [f"{each.status} {each.nodeid}: {each.message}" for each in held]
+    lines = "\n".join(line for each in said for line in wrap(each, WIDTH, subsequent_indent="  "))
     return f"```text\n$ {results.command}\n{lines}\n```"
 
 
@@ -68,6 +77,7 @@ NOISE = "docs/noise.md"
 BLOCKS = (
     Block("README.md", "demo", ("cpu/demo.json",), _run),
     Block("README.md", "h100", ("h100/demo.json",), _table),
+    Block("README.md", "budget", ("h100/budget.json",), _budget),
     Block("README.md", "effect", ("cpu/effect.json",), _effect),
     Block("README.md", "calibration", ("h100/calibration-full.json",), _calibration),
     Block(NOISE, "recorded", ("h100/calibration-full.json", "h100/calibration-short.json"), _calibration),
