@@ -116,10 +116,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Output:
-    """A kept output: latents as float32 in host memory, and the image where there is a VAE."""
+    """A kept output: latents as float32 in host memory, and the image where there is a VAE.
+
+    ``dtype`` is the name of that in which the latents were generated, such as ``bfloat16``.
+    """
 
     latents: torch.Tensor
     image: Any = None
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,9 @@ class Bench:
         arm.first_generation = arm.first_generation or seconds
         generation = made[0]
         self._outputs[name, request.key] = kept = Output(
-            generation.latents.detach().to("cpu", torch.float32), generation.image
+            generation.latents.detach().to("cpu", torch.float32),
+            generation.image,
+            str(generation.latents.dtype).removeprefix("torch."),
         )
         return Generation(kept.latents, kept.image)
 
@@ -254,6 +260,13 @@ class Bench:
         arm = self.arms.get(name)
         if arm is not None and (arm.pipeline is not None or arm.parked is not None):
             self._drop(arm)
+
+    def vacate(self) -> None:
+        """Take every pipeline off the device, for the tests of other processes."""
+        if any(arm.pipeline is not None for arm in self.arms.values()):
+            with self.shop.alone():
+                for arm in self.arms.values():
+                    self._park(arm)
 
     def close(self) -> None:
         """Give everything back."""

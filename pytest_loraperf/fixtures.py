@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from pytest_loraperf.bench import Bench
     from pytest_loraperf.race import Race
     from pytest_loraperf.request import Request
+    from pytest_loraperf.specs import Gates
 
 SESSION = pytest.StashKey[Session]()
 RECORD = pytest.StashKey[TestRecord]()
 FORECAST_MADE = "loraperf: a forecast has no output to go on with"
+GATES: pytest.StashKey[Gates] = pytest.StashKey()
 Adapters = str | Path | Sequence[str | Path]
 
 

@@ -67,16 +67,24 @@ class Settings:
 
     def with_absolute_files(self) -> Settings:
         """Return these settings with files that stay where they are, wherever tests go."""
-        paths = {name.replace("-", "_"): path.absolute() for name, path in self.files.items()}
         return replace(
-            self, json=paths.get("json"), benchmark_json=paths.get("benchmark_json"), html=paths.get("html")
+            self,
+            json=_absolute(self.json),
+            benchmark_json=_absolute(self.benchmark_json),
+            html=_absolute(self.html),
+            baseline=_absolute(self.baseline),
         )
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
 
 
 class Option(NamedTuple):
     """One option: its flag, the Settings field it fills, how its text is read, and its help.
 
-    One with no ``metavar`` is a switch: it is on or off, and has no text.
+    One with no ``metavar`` is a switch: it is on or off, and has no text. The text of one that names a file, as
+    all do whose value is a path, is relative to the ini where that gives it, else to where pytest was started.
     """
 
     flag: str
@@ -85,6 +93,12 @@ class Option(NamedTuple):
     help: str
     metavar: str
     many: bool = False
+    is_file: bool = False
+
+    @property
+    def names_a_file(self) -> bool:
+        """Whether its text is the path of a file."""
+        return self.is_file or self.read is Path
 
     @property
     def kind(self) -> Literal["bool", "linelist", "string"]:
@@ -165,6 +179,7 @@ OPTIONS = (
         "a LoRA safetensors file, with its scale if not 1: a.safetensors:0.8; repeat it to stack several",
         "FILE",
         many=True,
+        is_file=True,
     ),
     Option("--loraperf-device", "device", str, "auto, cpu, cuda or cuda:N", "DEVICE"),
     Option(
@@ -223,7 +238,7 @@ OPTIONS = (
         "--loraperf-baseline",
         "baseline",
         Path,
-        "hold what tests with a gate on time measure to the samples stored in this file",
+        "hold what tests measure to the samples stored in this file, and outputs to the golden latents beside it",
         "FILE",
     ),
     Option(
@@ -244,7 +259,7 @@ OPTIONS = (
         "--loraperf-strict",
         "strict",
         bool,
-        "fail where a baseline is missing or stale, as it does where the variable CI is set",
+        "fail where a baseline is missing, stale or damaged, as it does where the variable CI is set",
         metavar="",
     ),
     Option(
@@ -262,7 +277,8 @@ OPTIONS = (
         "--loraperf-gpus",
         "gpus",
         read_gpus,
-        "let each worker of pytest-xdist see one GPU alone: auto shares out those that there are, 0,1 these",
+        "let each worker of pytest-xdist see one GPU alone: auto shares out those that there are, 0,1 these; "
+        "workers that share one wait until what their tests declare fits",
         "GPUS",
     ),
     Option(
@@ -320,7 +336,10 @@ def read_settings(config: pytest.Config) -> Settings:
         found = given if given is not None else _read_ini(config, option)
         if given is not None or found:
             source = option.flag if given is not None else f"ini value {option.ini}"
-            values[option.field] = _read(option, found, source)
+            folder = None
+            if option.names_a_file:
+                folder = _ini_folder(config) if given is None else None  # else it is where pytest was started
+            values[option.field] = _read(option, found, source, folder)
     return Settings(**values)
 
 
@@ -335,13 +354,26 @@ def _read_ini(config: pytest.Config, option: Option) -> str | bool | Sequence[st
     return found
 
 
-def _read(option: Option, found: str | bool | Sequence[str], source: str) -> Any:
+def _ini_folder(config: pytest.Config) -> Path:
+    """Return what paths in the ini are relative to: pytest's own rule for them."""
+    return config.inipath.parent if config.inipath is not None else config.invocation_params.dir
+
+
+def _read(option: Option, found: str | bool | Sequence[str], source: str, folder: Path | None = None) -> Any:
+    """Read the text of an option; one that names a file is read in that folder, whatever a test changes to."""
+
+    def read(text: str) -> Any:
+        # An empty name stays empty, so that it is refused; what ~ stands for is not known here.
+        if folder is not None and text and not text.startswith("~"):
+            text = str(folder / text)
+        return option.read(text)
+
     if isinstance(found, bool):
         return found
     try:
         if isinstance(found, str):
-            return option.read(found.strip())
-        return tuple(option.read(text) for text in found)
+            return read(found.strip())
+        return tuple(read(text) for text in found)
     except LoraperfError as error:
         raise LoraperfError(f"{source}: {error}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,14 +39,16 @@ def keep(run: Session, workers: Controller | None) -> None:
         run.journal.keep(state, lambda: results_of(run, workers))
 
 
-def finish(run: Session, workers: Controller | None, *, github: bool = False) -> Iterator[str]:
+def finish(
+    run: Session, workers: Controller | None, *, github: bool = False, whole: bool = False
+) -> Iterator[str]:
     """Write what is asked for: results, baseline, the summary of GitHub's step; yield a line for each failure.
 
-    What the update of a baseline says goes to the notes of the run, and so does a summary that cannot be written:
-    it is no part of what was asked for.
+    What there is to say of a baseline goes to the notes of the run, and so does a summary that cannot be written:
+    it is no part of what was asked for. ``whole`` is whether all tests were asked for.
     """
     yield from workers.lost() if workers else ()
-    for write in (_write_results, _write_benchmarks, _write_page, _update_baseline):
+    for write in (_write_results, _write_benchmarks, _write_page, partial(_baseline, whole=whole)):
         try:
             write(run, workers)
         except LoraperfError as error:
@@ -134,9 +137,15 @@ def _append_step_summary(run: Session, workers: Controller | None) -> str | None
     return None
 
 
-def _update_baseline(run: Session, workers: Controller | None) -> None:
-    if run.stored is None or not run.stored.update:
+def _baseline(run: Session, workers: Controller | None, *, whole: bool) -> None:
+    stored = run.stored
+    if stored is None:
         return
     if workers is not None:
-        run.stored.measured |= workers.measured()
-    run.notes |= dict.fromkeys(run.stored.finish(results_of(run, workers).verdicts))
+        stored.measured |= workers.measured()
+        stored.latents.taken |= workers.latents()
+        whole = whole and not workers.partial
+    if stored.update:
+        run.notes |= dict.fromkeys(stored.finish(results_of(run, workers).verdicts))
+    if whole and not stored.partial:
+        run.notes |= dict.fromkeys(stored.unmeasured())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_loraperf import fixtures, hookspec
 from pytest_loraperf.errors import LoraperfError, clear_frames, out_of_memory, said
-from pytest_loraperf.fixtures import FORECAST_MADE, RECORD, SESSION, one_clear_line
+from pytest_loraperf.fixtures import FORECAST_MADE, GATES, RECORD, SESSION, one_clear_line
 from pytest_loraperf.guard import start_guard
 from pytest_loraperf.markers import MARKERS
 from pytest_loraperf.options import (
@@ -30,13 +30,12 @@ if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
     from pytest_loraperf.baseline.stored import Stored
-    from pytest_loraperf.specs import Gates
     from pytest_loraperf.verdict import Verdict
     from pytest_loraperf.xdist import Controller
 
-GATES: pytest.StashKey[Gates] = pytest.StashKey()
 WORKERS: pytest.StashKey[Controller] = pytest.StashKey()
 ANNOTATIONS = "loraperf-annotations"
+SHARES_GPU = pytest.StashKey[bool]()
 PHASES = {
     "collect": "it was not collected",
     "setup": "its set-up failed",
@@ -71,7 +70,9 @@ def _assign_gpu(config: pytest.Config, worker: str) -> None:
     if gpus:
         from pytest_loraperf.gpu import assign, nvml  # noqa: PLC0415 - only where there are workers
 
-        assign.assign_gpu(worker, gpus, os.environ, lambda: len(nvml.device_names()))
+        found = assign.assign_gpu(worker, gpus, os.environ, lambda: len(nvml.device_names()))
+        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        config.stash[SHARES_GPU] = assign.is_shared(worker, workers, found)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -120,6 +121,10 @@ def _start_xdist(config: pytest.Config) -> None:
 
     if is_worker(config):
         config.pluginmanager.register(Worker(), "loraperf-worker")
+        if config.stash.get(SHARES_GPU, False):
+            from pytest_loraperf.sharing import Sharing  # noqa: PLC0415 - only where a GPU is shared
+
+            config.pluginmanager.register(Sharing(config.stash[SESSION]), "loraperf-sharing")
     else:
         from pytest_loraperf.outcome import keep  # noqa: PLC0415
 
@@ -263,7 +268,7 @@ def _forget_last_run(item: pytest.Item, session: Session) -> None:
     """Forget what an earlier run of the same test found, where a plugin runs it again."""
     item.user_properties[:] = [pair for pair in item.user_properties if not pair[0].startswith("loraperf_")]
     if session.stored is not None:
-        session.stored.measured.pop(item.nodeid, None)
+        session.stored.forget(item.nodeid)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -383,8 +388,16 @@ def _fell_over(item: pytest.Item, error: BaseException, what: str) -> None:
     record.verdicts.append(Verdict(Status.FAIL, "error", f"{what}: {reason}"))
 
 
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Note that this run is of some of the tests."""
+    for item in items[:1]:
+        stored = item.config.stash[SESSION].stored
+        if stored is not None:
+            stored.partial = True
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the results, whatever became of the tests, and give the device back."""
     config, run = session.config, session.config.stash[SESSION]
     workers = config.stash.get(WORKERS, None)
@@ -397,13 +410,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         try:
             if workers is not None:
                 workers.take_arrived(config)
-            for problem in finish(run, workers, github=github):
+            for problem in finish(run, workers, github=github, whole=_is_whole(session, exitstatus)):
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
                 run.notes[f"error: {problem}"] = None
         except KeyboardInterrupt:
             session.exitstatus = pytest.ExitCode.INTERRUPTED
             run.notes[f"error: {interrupted(run)}"] = None
     run.close()
+
+
+def _is_whole(session: pytest.Session, exitstatus: int) -> bool:
+    """Whether every test was asked for and had its turn; what is deselected is told elsewhere."""
+    option = session.config.option
+    some = any("::" in argument or argument.endswith(".py") for argument in session.config.args)
+    some = some or any((option.keyword, option.markexpr, option.deselect, option.collectonly))
+    ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    return ended and not (some or session.shouldstop or session.shouldfail)
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:

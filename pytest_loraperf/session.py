@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.baseline.stored import Stored
     from pytest_loraperf.bench import Bench, Workshop
     from pytest_loraperf.forecast.forecast import Forecast, Forecaster
+    from pytest_loraperf.gpu.admission import Admission
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.gpu.lock import DeviceLock
     from pytest_loraperf.journal import Journal
@@ -157,6 +158,31 @@ class Session:
         from pytest_loraperf.gpu.lock import DeviceLock  # noqa: PLC0415 - start-up
 
         return DeviceLock(self.device.uuid or self.device.torch_name, self.tell, self._note)
+
+    @cached_property
+    def admission(self) -> Admission | None:
+        """The queue of tests for the GPU, where workers share it; None on the CPU.
+
+        Raises:
+            DeviceError: the device is not there, or broken.
+        """
+        if not self.device.is_cuda:
+            return None
+        from pytest_loraperf.gpu.admission import Admission  # noqa: PLC0415 - only where a GPU is shared
+
+        return Admission(self.device.uuid or self.device.torch_name, self.device.total, self.tell, self._note)
+
+    @property
+    def kept(self) -> int:
+        """Bytes that pipelines of earlier tests hold on the device."""
+        return sum(self.ledger.resident.values()) if "ledger" in self.__dict__ else 0
+
+    def vacate(self) -> None:
+        """Take pipelines and unused cache off the device."""
+        for bench in self.benches.values():
+            bench.vacate()
+        if "ledger" in self.__dict__:
+            self.ledger.meter.level()
 
     def _note(self, line: str) -> None:
         self.notes[line] = None

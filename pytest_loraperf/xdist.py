@@ -12,12 +12,15 @@ from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.fixtures import SESSION
 
 if TYPE_CHECKING:
+    from pytest_loraperf.baseline.latents import Taken
     from pytest_loraperf.baseline.record import Measured
     from pytest_loraperf.report.results import Results
 
 WIRE = 1
-"""The version of what is sent: ``{"wire": 1, "results": RESULTS, "measured": {NODEID: MEASURED}}``."""
+"""The version of what is sent: ``{"wire": 1, "results": …, "measured": {NODEID: MEASURED}, "partial": BOOL}``."""
 ATTRIBUTE = "loraperf"
+LATENTS = "loraperf_latents"
+"""What a test generated, for a baseline: with the report of that test alone, since it may hold a file."""
 
 
 class Worker:
@@ -31,14 +34,19 @@ class Worker:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item
+        self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Add it to the report of each phase that has more to tell."""
         report = yield
-        state, before = item.config.stash[SESSION].progress, self._sent
+        run = item.config.stash[SESSION]
+        state, before = run.progress, self._sent
         self._sent = state
         if state is not None and state != before:
             setattr(report, ATTRIBUTE, _sent(item.config))
+        if call.when == "call" and run.stored is not None and item.nodeid in run.stored.latents.taken:
+            from pytest_loraperf.report.schema import to_plain  # noqa: PLC0415 - only where there is a baseline
+
+            setattr(report, LATENTS, to_plain(run.stored.latents.taken[item.nodeid]))
         return report
 
 
@@ -50,11 +58,16 @@ class Controller:
         self.count: int | None = None
         self._sent: dict[str, Mapping[str, Any]] = {}
         self._lost: dict[str, str] = {}
+        self._latents: dict[str, Any] = {}
 
     @pytest.hookimpl(tryfirst=True)  # an interrupt may come in any of the others
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take what a report brings, and note where it should have brought something."""
         worker = str(getattr(report, "worker_id", ""))
+        if report.when == "setup":
+            self._latents.pop(report.nodeid, None)  # an earlier run of the same test
+        if (latents := getattr(report, LATENTS, None)) is not None:
+            self._latents[report.nodeid] = latents
         sent = getattr(report, ATTRIBUTE, None)
         if isinstance(sent, dict) and sent.get("wire") == WIRE:
             self._sent[worker] = sent
@@ -111,6 +124,24 @@ class Controller:
             for nodeid, found in sent["measured"].items()
         }
 
+    def latents(self) -> dict[str, Taken]:
+        """Return what each test generated, for a baseline.
+
+        Raises:
+            LoraperfError: what a worker sent cannot be read.
+        """
+        from pytest_loraperf.baseline.latents import Taken  # noqa: PLC0415 - only where there is a baseline
+        from pytest_loraperf.report.schema import from_plain  # noqa: PLC0415
+
+        return {
+            nodeid: from_plain(Taken, found, f"latents[{nodeid!r}]") for nodeid, found in self._latents.items()
+        }
+
+    @property
+    def partial(self) -> bool:
+        """Whether tests were deselected in a worker."""
+        return any(sent.get("partial") for sent in self._sent.values())
+
 
 def _read(kind: type[Results], worker: str, data: object) -> Results:
     try:
@@ -125,4 +156,9 @@ def _sent(config: pytest.Config) -> dict[str, Any]:
 
     run = config.stash[SESSION]
     measured = run.stored.measured if run.stored else {}
-    return {"wire": WIRE, "results": gather(run).to_json(), "measured": to_plain(measured)}
+    return {
+        "wire": WIRE,
+        "results": gather(run).to_json(),
+        "measured": to_plain(measured),
+        "partial": run.stored is not None and run.stored.partial,
+    }

@@ -43,6 +43,7 @@ MAY_IMPORT_PYTEST = (
     "guard",
     "annotations",
     "xdist",
+    "sharing",
     "order.lint.collector",
 )
 STARTS_LIGHT = ("plugin", "options", "markers", "hookspec", "fixtures", "session", "guard")

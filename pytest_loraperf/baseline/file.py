@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from pytest_loraperf.baseline.golden import Golden
 from pytest_loraperf.baseline.record import Baseline, Record
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.results import refuse_constant, replace_whole
@@ -16,6 +17,7 @@ from pytest_loraperf.report.schema import from_plain, to_plain
 
 SCHEMA = 1
 LOCK_SECONDS = 60.0
+Kind = TypeVar("Kind", Record, Golden)
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -81,11 +83,13 @@ def baseline_text(baseline: Baseline) -> str:
     One block a record, sorted, with blank lines between, and each ends with a comma, the last too: what two
     branches add to different records, git merges.
     """
-    blocks = [_block(key, record) for key, record in sorted(baseline.records.items())]
-    return "\n\n".join([f'{{"schema": {SCHEMA}, "records": {{', *blocks, '"": null}}\n'])
+    records = [_block(key, record) for key, record in sorted(baseline.records.items())]
+    goldens = [_block(key, golden) for key, golden in sorted(baseline.goldens.items())]
+    head = f'{{"schema": {SCHEMA}, "records": {{'
+    return "\n\n".join([head, *records, '"": null}, "goldens": {', *goldens, '"": null}}\n'])
 
 
-def _block(key: str, record: Record) -> str:
+def _block(key: str, record: Record | Golden) -> str:
     plain = to_plain(record)
     lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in plain.items()]
     return f"{json.dumps(key)}: {{\n" + ",\n".join(lines) + "\n},"
@@ -98,18 +102,23 @@ def _from_json(data: object) -> Baseline:
             f"schema is {json.dumps(found)[:40]}, this version reads {SCHEMA}; make it anew with this version "
             "(--loraperf-update-baseline into a new file)"
         )
-    entries = data.get("records")
+    return Baseline(
+        _records(Record, "records", data.get("records")), _records(Golden, "goldens", data.get("goldens", {}))
+    )
+
+
+def _records(kind: type[Kind], section: str, entries: object) -> dict[str, Kind]:
     if not isinstance(entries, dict):
         raise LoraperfError(
-            f"records is {json.dumps(entries)[:40]}, an object is expected; take it from git again"
+            f"{section} is {json.dumps(entries)[:40]}, an object is expected; take it from git again"
         )
-    return Baseline({key: _record(key, entry) for key, entry in entries.items() if key or entry is not None})
+    found = ((key, entry) for key, entry in entries.items() if key or entry is not None)
+    return {key: _record(kind, key, entry, f"{section}[{key!r}]") for key, entry in found}
 
 
-def _record(key: str, entry: Any) -> Record:
-    where = f"records[{key!r}]"
+def _record(kind: type[Kind], key: str, entry: Any, where: str) -> Kind:
     try:
-        record: Record = from_plain(Record, entry, where)
+        record: Kind = from_plain(kind, entry, where)
     except LoraperfError as error:
         if str(error).startswith(where):
             raise

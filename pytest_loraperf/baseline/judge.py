@@ -70,13 +70,14 @@ def accepted(measured: Measured, baseline: Baseline) -> Record:
 
 
 def with_accepted(baseline: Baseline, measured: Iterable[Measured]) -> Baseline:
-    """Return the baseline with what was measured accepted; records of other classes of machine stay."""
+    """Return the baseline with what was measured accepted; all its other records stay."""
     best: dict[str, Measured] = {}
     for each in measured:
         other = best.get(each.subject.key)
         if other is None or _tells_more(each.sampled, other.sampled):
             best[each.subject.key] = each
-    return Baseline({**baseline.records, **{key: accepted(each, baseline) for key, each in best.items()}})
+    new = {key: accepted(each, baseline) for key, each in best.items()}
+    return replace(baseline, records={**baseline.records, **new})
 
 
 def _tells_more(sampled: Sampled, other: Sampled) -> bool:

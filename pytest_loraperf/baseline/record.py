@@ -7,11 +7,14 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.schema import to_plain
 from pytest_loraperf.report.table import one_line
+
+if TYPE_CHECKING:
+    from pytest_loraperf.baseline.golden import Golden
 
 SHOWN = 200
 """Letters of a key that are there to be read; the digest after them tells keys apart."""
@@ -117,9 +120,10 @@ Records = Mapping[str, Record]
 
 @dataclass(frozen=True)
 class Baseline:
-    """The records of a file by key."""
+    """The records of a file by key: of times, and of golden latents."""
 
     records: Records = field(default_factory=dict)
+    goldens: Mapping[str, Golden] = field(default_factory=dict)
 
     def relatives(self, subject: Subject) -> list[Record]:
         """Return the records of the same thing on the same GPU with other versions, the nearest first."""

@@ -27,11 +27,14 @@ def read_gpus(text: str) -> tuple[str, ...]:
 
 def assign_gpu(
     worker: str, gpus: Sequence[str], environ: MutableMapping[str, str], count: Callable[[], int]
-) -> None:
+) -> Sequence[str]:
     """Let a worker such as ``gw3`` see one GPU alone: the workers take them in turn.
 
     ``auto`` are those that this process sees, ``count()`` of them where the environment names none; without any,
     nothing is done. CUDA reads the environment when it starts, so this comes before torch is imported.
+
+    Returns:
+        The GPUs that are shared out.
     """
     if tuple(gpus) == (AUTO,):
         named = environ.get(VISIBLE)
@@ -40,6 +43,21 @@ def assign_gpu(
             if named is None
             else [each for each in named.split(",") if each]
         )
-    number = re.sub(r"\D", "", worker)
-    if gpus and number:
-        environ[VISIBLE] = gpus[int(number) % len(gpus)]
+    number = _number(worker)
+    if gpus and number is not None:
+        environ[VISIBLE] = gpus[number % len(gpus)]
+    return gpus
+
+
+def is_shared(worker: str, workers: int, gpus: Sequence[str]) -> bool:
+    """Whether another of so many workers sees the GPU of this one; a crashed one's number is not used again."""
+    number = _number(worker)
+    if number is None or not gpus:
+        return False
+    seen = [gpus[each % len(gpus)] for each in range(max(workers, number + 1))]
+    return seen.count(seen[number]) > 1
+
+
+def _number(worker: str) -> int | None:
+    digits = re.sub(r"\D", "", worker)
+    return int(digits) if digits else None

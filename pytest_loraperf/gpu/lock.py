@@ -37,9 +37,7 @@ class DeviceLock:
         folder: Path | None = None,
         wait: float = WAIT_SECONDS,
     ) -> None:
-        name = re.sub(r"[^A-Za-z0-9.-]+", "-", device)
-        shared = SHARED if SHARED.is_dir() else Path(tempfile.gettempdir())
-        self.path = (folder or shared) / f"pytest-loraperf-{name}.lock"
+        self.path = shared_path(device, "lock", folder)
         self.wait = wait
         self._device, self._tell, self._note = device, tell, note
         self._file: int | None = None
@@ -107,12 +105,19 @@ def _give_back(file: int) -> None:
 
 
 def _opened(path: Path, until: ExitStack) -> int:
-    file = _open(path)
+    file = open_shared(path)
     until.callback(os.close, file)
     return file
 
 
-def _open(path: Path) -> int:
+def shared_path(device: str, kind: str, folder: Path | None = None) -> Path:
+    """Return a path that all processes of the host have for one device, below ``folder`` where that is given."""
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", device)
+    shared = SHARED if SHARED.is_dir() else Path(tempfile.gettempdir())
+    return (folder or shared) / f"pytest-loraperf-{name}.{kind}"
+
+
+def open_shared(path: Path) -> int:
     """Open the file for locking; one that is there is not to be created, which a shared folder may forbid."""
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -129,7 +129,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise AdapterError(f"adapter {path}: cannot be read: {error.strerror}; check the path") from error
     if not start:
         raise AdapterError(f"adapter {path}: the file is empty; download or save it again")
-    if _is_pickle(start):
+    if is_pickle(start):
         raise AdapterError(f"adapter {path}: it holds a pickle, not safetensors; save it with safetensors.torch")
     try:
         with safe_open(path, framework="pt") as opened:
@@ -142,7 +142,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _is_pickle(start: bytes) -> bool:
+def is_pickle(start: bytes) -> bool:
     """Whether a file that begins so is a pickle, plain or in torch's zip.
 
     The length of a safetensors header may begin with the same bytes: 640 is ``80 02``, 19280 is ``PK``. Its ``{``

@@ -227,8 +227,8 @@ def write_results(path: Path, results: Results, *, compact: bool = False) -> Non
         ) from error
 
 
-def replace_whole(path: Path, text: str | bytes) -> None:
-    """Write a file whole or not at all; folders that are missing are made.
+def replace_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; folders that are missing are made, and text is written as UTF-8.
 
     Raises:
         OSError: it cannot be written.
@@ -242,7 +242,7 @@ def replace_whole(path: Path, text: str | bytes) -> None:
     partial = path.parent / f".{path.name[:40]}.{os.getpid()}.partial"
     try:
         with partial.open("wb") as file:
-            file.write(text if isinstance(text, bytes) else text.encode("utf-8"))
+            file.write(content if isinstance(content, bytes) else content.encode())
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -69,7 +69,7 @@ def test_the_text_is_sorted_and_one_block_a_record() -> None:
     blocks = text.split("\n\n")
     assert [block.split(" on ")[0] for block in blocks[1:3]] == ['"attach', '"fused']
     assert blocks[0] == '{"schema": 1, "records": {'
-    assert blocks[3] == '"": null}}\n'
+    assert blocks[3:] == ['"": null}, "goldens": {', '"": null}}\n']
 
 
 def test_two_branches_that_add_records_merge_in_git(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.gpu.assign import VISIBLE, assign_gpu, read_gpus
+from pytest_loraperf.gpu.assign import VISIBLE, assign_gpu, is_shared, read_gpus
 
 
 @pytest.mark.parametrize(
@@ -40,5 +40,25 @@ def test_workers_take_turns(
     worker: str, gpus: tuple[str, ...], named: str | None, there: int, sees: str | None
 ) -> None:
     environ = {} if named is None else {VISIBLE: named}
-    assign_gpu(worker, gpus, environ, lambda: there)
+    found = assign_gpu(worker, gpus, environ, lambda: there)
     assert environ.get(VISIBLE) == sees
+    assert sees in (None, "", *found)
+
+
+@pytest.mark.parametrize(
+    ("worker", "workers", "gpus", "shared"),
+    [
+        ("gw0", 2, ("0", "1"), False),
+        ("gw0", 3, ("0", "1"), True),
+        ("gw1", 3, ("0", "1"), False),
+        ("gw2", 3, ("0", "1"), True),
+        ("gw0", 1, ("0",), False),
+        ("gw0", 2, ("0",), True),
+        ("gw0", 2, ("0", "0"), True),  # named twice
+        ("gw2", 2, ("0", "1"), True),  # the one that takes the place of gw1, which crashed
+        ("gw0", 2, (), False),
+        ("master", 2, ("0",), False),
+    ],
+)
+def test_who_shares_a_gpu(worker: str, workers: int, gpus: tuple[str, ...], shared: bool) -> None:
+    assert is_shared(worker, workers, gpus) is shared

@@ -161,7 +161,7 @@ def test_what_failed_is_not_accepted(clocked: pytest.Pytester) -> None:
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "baseline *base.json: nothing was accepted, since no test with a gate on time passed",
+            "baseline *base.json: nothing was accepted, since no test with a gate on time passed, *",
             "baseline *base.json: step is not accepted, since a gate of its tests failed",
         ]
     )
