@@ -338,7 +338,9 @@ def read_settings(config: pytest.Config) -> Settings:
             source = option.flag if given is not None else f"ini value {option.ini}"
             folder = None
             if option.names_a_file:
-                folder = _ini_folder(config) if given is None else None  # else it is where pytest was started
+                # Other files of the command line are made absolute once they are checked.
+                started = config.invocation_params.dir if option.is_file else None
+                folder = _ini_folder(config) if given is None else started
             values[option.field] = _read(option, found, source, folder)
     return Settings(**values)
 

@@ -49,7 +49,7 @@ def test_bench_over_the_budget_is_a_finding(capsys: pytest.CaptureFixture[str]) 
         (["--device", "gpu"], "device 'gpu': allowed are auto, cpu, cuda and cuda:N"),
         (["--height", "0"], "request: height=0; a positive whole number is allowed"),
         (["--adapter", "a.safetensors:big"], "the scale 'big' is no number"),
-        (["--json", "/proc/nowhere/out.json"], "--loraperf-json=/proc/nowhere/out.json: cannot be written"),
+        (["--json", "/proc/nowhere/out.json"], "--json=/proc/nowhere/out.json: cannot be written"),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_2(

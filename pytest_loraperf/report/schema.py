@@ -22,7 +22,7 @@ def to_plain(value: Any) -> Any:
     kind = type(value)
     if kind is float:  # samples are most of what there is, and they are asked for after each test
         return value if math.isfinite(value) else None
-    if kind is str or kind is int:
+    if kind is int or (kind is str and value.isascii()):
         return value
     if is_dataclass(value):
         return {each.name: to_plain(getattr(value, each.name)) for each in fields(value)}

@@ -111,7 +111,7 @@ class TestTheQueue:
         one.enter(60 * GB)
         message = (
             rf"^a test that needs 30 GB has found no room on GPU-1 for 5 s beside those of other processes "
-            rf"\(in {tmp_path}/pytest-loraperf-GPU-1.queue\); look whether one is stuck, and run this again$"
+            rf"\(in {tmp_path}/pytest-loraperf-GPU-1.room\); look whether one is stuck, and run this again$"
         )
         with pytest.raises(LoraperfError, match=message):
             other.enter(30 * GB)
@@ -176,7 +176,7 @@ class TestTheQueue:
         (tmp_path / "file").write_text("")
         assert queue(tmp_path / "file", said).enter(80 * GB) == 0.0
         (line,) = said
-        assert line.startswith(f"warning: {tmp_path}/file/pytest-loraperf-GPU-1.queue cannot be used (")
+        assert line.startswith(f"warning: {tmp_path}/file/pytest-loraperf-GPU-1.room cannot be used (")
         assert line.endswith(
             "): the tests of several workers may not fit on GPU-1 together; remove it, or let all users write it"
         )

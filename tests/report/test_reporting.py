@@ -127,7 +127,7 @@ def test_bench_and_effect_write_the_page_too(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().err.startswith(f"loraperf: --html={tmp_path}: cannot be written: ")
     assert main(["bench", *tiny, "--html", str(out), "--json", str(out)]) == 2
     assert (
-        capsys.readouterr().err == f"loraperf: --html={out} is the file of --json; name another for one of them\n"
+        capsys.readouterr().err == "loraperf: --json and --html name the same file; give each a file of its own\n"
     )
     assert main(["effect", "nowhere.safetensors", *tiny, "--html", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"loraperf: --html={tmp_path}: cannot be written: ")
