@@ -15,6 +15,7 @@ from pytest_loraperf.calibrate.calibration import read_calibration
 from pytest_loraperf.calibrate.files import read_file
 from pytest_loraperf.calibrate.table import markdown_lines
 from pytest_loraperf.effect import effect_lines
+from pytest_loraperf.forecast.run import forecast_lines
 from pytest_loraperf.report.markdown import markdown_table, replace_block
 from pytest_loraperf.report.results import read_results
 from pytest_loraperf.report.terminal import summary
@@ -45,6 +46,12 @@ def _table(file: Path) -> str:
 def _effect(file: Path) -> str:
     results = read_results(file)
     lines = "\n".join(effect_lines(results, WIDTH))
+    return f"```text\n$ {results.command}\n{lines}\n```"
+
+
+def _forecast(file: Path) -> str:
+    results = read_results(file)
+    lines = "\n".join(forecast_lines(results, WIDTH))
     return f"```text\n$ {results.command}\n{lines}\n```"
 
 
@@ -79,6 +86,7 @@ BLOCKS = (
     Block("README.md", "h100", ("h100/demo.json",), _table),
     Block("README.md", "budget", ("h100/budget.json",), _budget),
     Block("README.md", "effect", ("cpu/effect.json",), _effect),
+    Block("README.md", "forecast", ("cpu/forecast.json",), _forecast),
     Block("README.md", "calibration", ("h100/calibration-full.json",), _calibration),
     Block(NOISE, "recorded", ("h100/calibration-full.json", "h100/calibration-short.json"), _calibration),
     Block(NOISE, "peers", ("h100/peers.json",), _peers),
