@@ -39,9 +39,9 @@ class Worker:
         """Add it to the report of each phase that has more to tell."""
         report = yield
         run = item.config.stash[SESSION]
-        state, before = run.progress, self._sent
+        state, before = (run.progress, tuple(run.notes)), self._sent
         self._sent = state
-        if state is not None and state != before:
+        if any(state) and state != before:
             setattr(report, ATTRIBUTE, _sent(item.config))
         if call.when == "call" and run.stored is not None and item.nodeid in run.stored.latents.taken:
             from pytest_loraperf.report.schema import to_plain  # noqa: PLC0415 - only where there is a baseline

@@ -91,7 +91,8 @@ def test_a_marker_holds_its_phase(pytester: pytest.Pytester) -> None:
     )
 
 
-def test_what_is_not_judged_is_said(pytester: pytest.Pytester) -> None:
+def test_what_is_not_judged_is_said(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     pytester.makepyfile("""
         import pytest
 
