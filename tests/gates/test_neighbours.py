@@ -279,4 +279,4 @@ def test_progress_is_quiet_elsewhere(clocked: pytest.Pytester) -> None:
     """)
     result = clocked.runpytest_subprocess()
     result.assert_outcomes(passed=1)
-    assert "round" not in result.stdout.str() + result.stderr.str()
+    assert ": round " not in result.stdout.str() + result.stderr.str()
