@@ -44,7 +44,7 @@ class Annotation:
         return command(self.level, message, file=self.file, line=self.line, title=title)
 
 
-@dataclass
+@dataclass(eq=False)  # pytest 8 keeps its plugins in a set
 class Annotations:
     """The pytest plugin that collects them.
 
