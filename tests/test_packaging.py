@@ -41,12 +41,14 @@ MAY_IMPORT_PYTEST = (
     "fixtures",
     "specs",
     "guard",
+    "starting",
+    "item",
     "annotations",
     "xdist",
     "sharing",
     "order.lint.collector",
 )
-STARTS_LIGHT = ("plugin", "options", "markers", "hookspec", "fixtures", "session", "guard")
+STARTS_LIGHT = ("plugin", "starting", "item", "options", "markers", "hookspec", "fixtures", "session", "guard")
 ALWAYS_LIGHT = (
     "units",
     "verdict",
