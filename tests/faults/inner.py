@@ -9,6 +9,7 @@ import ctypes
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -214,6 +215,8 @@ def _forkserver() -> ForkServerContext:
 
 
 def _run(folder: Path, arguments: Sequence[str], when: str, before: str) -> None:
+    # A shell's background jobs ignore SIGINT, and what they start does, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     file = os.open(f"{os.getpid()}.{OUTPUT}", os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
