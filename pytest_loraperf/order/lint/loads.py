@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import replace
 
 from pytest_loraperf.order.calls import (
     DTYPE_KEYWORDS,
@@ -131,7 +130,7 @@ class Loads(Conditions):
     def _attached(self, made: Thing, given: Arguments, node: ast.Call, world: World) -> None:
         name = given.get("adapter_name")
         adapter = name.value if isinstance(name, Const) and isinstance(name.value, str) else None
-        self.happen(world, made, replace(self._event(Kind.ATTACH, node), adapter=adapter), node)
+        self.happen(world, made, self._event(Kind.ATTACH, node)._replace(adapter=adapter), node)
 
     # What is quantized
 

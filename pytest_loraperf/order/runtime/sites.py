@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, field
-from types import CodeType, FrameType
+from functools import cache
+from types import FrameType
 
 from pytest_loraperf.order.events import Place
 
@@ -19,19 +20,24 @@ BETWEEN = frozenset(
 RUNNERS = frozenset({"_pytest", "pluggy"})
 
 
+@cache
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
 @dataclass
 class Sites:
     """Reads the stack; paths are shown relative to ``root`` where they are below it."""
 
     root: str
-    _shown: dict[CodeType, str] = field(default_factory=dict)
+    _shown: dict[str, str] = field(default_factory=dict)
 
     def here(self) -> tuple[Place, Place | None]:
         """Return the line of the operation, and that of the test or script that called the helper it stands in."""
         frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - inspect.stack reads sources: milliseconds
         first = last = None
         while frame is not None:
-            package = frame.f_globals.get("__name__", "").partition(".")[0]
+            package = _package(frame.f_globals.get("__name__", ""))
             if package in RUNNERS and first is not None:
                 break
             if package not in BETWEEN:
@@ -46,8 +52,9 @@ class Sites:
         return os.path.join(self.root, place.path)  # noqa: PTH118 - pathlib takes ten times as long
 
     def _place(self, frame: FrameType) -> Place:
-        code = frame.f_code
-        if code not in self._shown:
-            inside = code.co_filename.startswith(self.root + os.sep)
-            self._shown[code] = code.co_filename[len(self.root) + 1 :] if inside else code.co_filename
-        return Place(self._shown[code], frame.f_lineno)
+        file = frame.f_code.co_filename
+        shown = self._shown.get(file)
+        if shown is None:
+            inside = file.startswith(self.root + os.sep)
+            shown = self._shown[file] = file[len(self.root) + 1 :] if inside else file
+        return Place(shown, frame.f_lineno)
