@@ -58,6 +58,7 @@ _EXACT_ROUNDS = 128
 _ALL_PAIRS = 128
 _ROUNDING = 1e-7
 _ROUGHLY = 1e-7
+_AT_LEAST = 0.05
 _LARGEST_LOG = 700.0
 
 Logs = NDArray[np.float64]
@@ -265,16 +266,34 @@ def walsh_averages(logs: Logs, *places: int) -> list[float]:
 
 
 def _search(ordered: Logs, place: int) -> float:
-    """Find a Walsh average by halving: counting those below a value needs no list of all of them."""
+    """Find a Walsh average by closing in on it: counting those below a value needs no list of all of them.
+
+    Once no more are left than there are values, they are listed (after Johnson and Mizoguchi, *Selecting the K-th
+    Element in X + Y*, 1978). Where many are equal that is never so: the search ends when it is as good as exact.
+    """
+    rounds = len(ordered)
+    own = np.arange(1, rounds + 1)
     low, high = float(ordered[0]), float(ordered[-1])
     width = _ROUGHLY * max(1.0, abs(low), abs(high))
-    own = np.arange(1, len(ordered) + 1)
-    while high - low > width:
-        middle = (low + high) / 2
-        # Of the pairs (i, j) with j <= i, those whose average is at most the middle.
-        below = np.minimum(np.searchsorted(ordered, 2 * middle - ordered, side="right"), own).sum()
-        low, high = (low, middle) if below > place else (middle, high)
-    return high
+    # Of the pairs (i, j) with j <= i, those left have first[i] <= j < last[i].
+    first, below_low = np.zeros_like(own), 0
+    last, below_high = own, rounds * (rounds + 1) // 2
+    aside = -rounds / 3
+    while (left := below_high - below_low) > rounds:
+        if high - low <= width:
+            return high
+        # Where the place would be if the pairs lay evenly, and a little beyond: both ends are to come near.
+        share = (place + aside - below_low) / left
+        middle = low + (high - low) * min(max(share, _AT_LEAST), 1 - _AT_LEAST)
+        below = np.minimum(np.searchsorted(ordered, 2 * middle - ordered, side="right"), own)
+        if (found := int(below.sum())) > place:
+            high, last, below_high, aside = middle, below, found, -rounds / 3
+        else:
+            low, first, below_low, aside = middle, below, found, rounds / 3
+    counts = last - first
+    rows = np.repeat(np.arange(rounds), counts)
+    columns = np.arange(left) - np.repeat(np.cumsum(counts) - counts - first, counts)
+    return float(np.partition((ordered[rows] + ordered[columns]) / 2, place - below_low)[place - below_low])
 
 
 @cache

@@ -211,10 +211,20 @@ def plain_walsh(values: Sequence[float]) -> list[float]:
     return sorted((a + b) / 2 for a, b in itertools.combinations_with_replacement(values, 2))
 
 
-@pytest.mark.parametrize("count", [1, 2, 9, 200])
-def test_walsh_averages_are_those_of_all_pairs(count: int) -> None:
-    draw = random.Random(count)
-    values = [draw.gauss(0, 1) for _ in range(count)]
+@pytest.mark.parametrize(
+    ("count", "draw"),
+    [
+        *((count, lambda random: random.gauss(0, 1)) for count in (1, 2, 9, 200)),
+        pytest.param(200, lambda random: math.tan(math.pi * (random.random() - 0.5)), id="heavy tails"),
+        pytest.param(200, lambda random: random.gauss(0, 1) + 5 * random.randrange(2), id="two heaps"),
+        pytest.param(200, lambda random: round(random.gauss(0, 1), 1), id="ties"),
+        pytest.param(200, lambda random: float(random.random() < 0.01), id="few others"),
+        pytest.param(200, lambda random: 0.25, id="all equal"),
+    ],
+)
+def test_walsh_averages_are_those_of_all_pairs(count: int, draw: Callable[[random.Random], float]) -> None:
+    numbers = random.Random(count)
+    values = [draw(numbers) for _ in range(count)]
     ordered = plain_walsh(values)
     places = [0, len(ordered) // 3, len(ordered) - 1]
     assert walsh_averages(np.array(values), *places) == pytest.approx([ordered[i] for i in places], abs=1e-6)
