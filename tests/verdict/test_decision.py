@@ -219,7 +219,7 @@ def plain_walsh(values: Sequence[float]) -> list[float]:
         pytest.param(200, lambda random: random.gauss(0, 1) + 5 * random.randrange(2), id="two heaps"),
         pytest.param(200, lambda random: round(random.gauss(0, 1), 1), id="ties"),
         pytest.param(200, lambda random: float(random.random() < 0.01), id="few others"),
-        pytest.param(200, lambda random: 0.25, id="all equal"),
+        pytest.param(200, lambda _: 0.25, id="all equal"),
     ],
 )
 def test_walsh_averages_are_those_of_all_pairs(count: int, draw: Callable[[random.Random], float]) -> None:
