@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_loraperf.errors import said
+from pytest_loraperf.errors import out_of_memory, said
 from pytest_loraperf.fixtures import FORECAST_MADE, RECORD, SESSION, one_clear_line
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.workflow import no_command
 
 if TYPE_CHECKING:
+    from pytest_loraperf.gpu.cap import Cap
     from pytest_loraperf.verdict import Verdict
 
 PHASES = {
@@ -113,3 +116,17 @@ def fell_over(item: pytest.Item, error: BaseException, what: str) -> None:
     ours = isinstance(error, pytest.fail.Exception)
     reason = str(error).partition("\n")[0].removeprefix("loraperf: ") if ours else said(error)
     record.verdicts.append(Verdict(Status.FAIL, "error", f"{what}: {reason}"))
+
+
+def out_of_card(item: pytest.Item, report: pytest.TestReport, cap: Cap, error: BaseException) -> None:
+    """Say in one line that a test ran out of the small card, where, and what held it."""
+    from pytest_loraperf.verdict.gates import judge_card_full  # noqa: PLC0415 - only where a test fell over
+
+    frame = traceback.extract_tb(error.__traceback__)
+    place = next((each for each in reversed(frame) if Path(each.filename) == item.path), frame[-1])
+    where = f"{Path(place.filename).name}:{place.lineno}"
+    verdict = judge_card_full(report.when, where, str(out_of_memory(error)), cap.size, cap.parts())
+    record = item.stash[RECORD]
+    record.verdicts.append(verdict)
+    report.longrepr = f"loraperf {verdict.code}: {verdict.message}"
+    report.sections.append((f"loraperf {verdict.code}", "\n".join(verdict.detail)))

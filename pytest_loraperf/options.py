@@ -21,6 +21,7 @@ COMPILE_MODES = ("auto", "on", "off")
 OFFLOAD_SCHEMES = ("auto", "stream", "diffsynth")
 INCONCLUSIVE_MODES = ("fail", "warn")
 GITHUB_MODES = ("auto", "on", "off")
+BUDGET_MODES = ("assert", "cap")
 ORDER_MODES = ("error", "warn", "off")
 MIN_ROUNDS = 3
 ACTIONS = {"bool": "store_true", "linelist": "append", "string": "store"}
@@ -34,6 +35,7 @@ class Settings:
     """
 
     gpu_budget: int | None = None
+    gpu_budget_mode: str = "assert"
     model: str = "auto"
     adapters: tuple[str, ...] = ()
     device: str = "auto"
@@ -164,6 +166,13 @@ OPTIONS = (
         parse_size,
         "hold every test to a card of this size, such as 14GB: peak VRAM of set-up and call",
         "SIZE",
+    ),
+    Option(
+        "--gpu-budget-mode",
+        "gpu_budget_mode",
+        one_of(*BUDGET_MODES),
+        "assert measures what tests need; cap lets this process have no more of the GPU than such a card has",
+        "MODE",
     ),
     Option(
         "--loraperf-model",

@@ -22,6 +22,7 @@ from pytest_loraperf.item import (
     forget_last_run,
     note,
     only_reads,
+    out_of_card,
     uses_pipeline,
 )
 from pytest_loraperf.markers import MARKERS
@@ -42,6 +43,7 @@ from pytest_loraperf.starting import (
     open_baseline,
     resolve_device,
     start_annotations,
+    start_cap,
     start_journal,
     start_lint,
     start_xdist,
@@ -101,6 +103,7 @@ def pytest_configure(config: pytest.Config) -> None:
         start_annotations(config)
     if settings.gpu_budget is not None and not settings.forecast and not is_worker(config):
         resolve_device(session)
+    start_cap(config, session)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -147,6 +150,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
         reason = session.why_not(gates, pipeline=uses_pipeline(item, session))
     if reason:
         pytest.skip(reason)
+    session.start_test_on_card()
     with session.watch_phase(record, "setup"):
         return (yield)
 
@@ -184,6 +188,8 @@ def pytest_runtest_makereport(
     report = yield
     run, error = item.config.stash[SESSION], call.excinfo.value if call.excinfo else None
     if error is not None and report.failed:
+        if run.cap is not None and out_of_memory(error) is not None:
+            out_of_card(item, report, run.cap, error)
         fell_over(item, error, PHASES[call.when])
     if out_of_memory(error) is not None and not item.config.option.usepdb:
         clear_frames(error)  # pytest keeps the last error, and its frames hold what filled the memory

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.bench import Bench, Workshop
     from pytest_loraperf.forecast.forecast import Forecast, Forecaster
     from pytest_loraperf.gpu.admission import Admission
+    from pytest_loraperf.gpu.cap import Cap
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.gpu.lock import DeviceLock
     from pytest_loraperf.journal import Journal
@@ -99,6 +100,7 @@ class Session:
     notes: dict[str, None] = field(default_factory=dict)
     stored: Stored | None = None
     journal: Journal | None = None
+    cap: Cap | None = None
 
     @cached_property
     def device(self) -> Device:
@@ -171,6 +173,44 @@ class Session:
         from pytest_loraperf.gpu.admission import Admission  # noqa: PLC0415 - only where a GPU is shared
 
         return Admission(self.device.uuid or self.device.torch_name, self.device.total, self.tell, self._note)
+
+    def check_card(self) -> int:
+        """Return the bytes of the card that is to be played.
+
+        Raises:
+            DeviceError: No card is named, or there is no GPU to play it.
+        """
+        from pytest_loraperf.errors import DeviceError  # noqa: PLC0415 - only for a cap
+
+        if self.settings.gpu_budget is None:
+            raise DeviceError("no card is named; add its size, such as --gpu-budget=14GB")
+        if self.settings.forecast:
+            raise DeviceError("a forecast uses no GPU; leave out one of --gpu-budget-mode and --loraperf-forecast")
+        if not self.device.is_cuda:
+            raise DeviceError(
+                "no CUDA device here, and a small card is played by a larger one; "
+                "leave it out, or hold the budget by --loraperf-forecast"
+            )
+        return self.settings.gpu_budget
+
+    def play_card(self) -> None:
+        """Let this process have no more of its GPU than ``--gpu-budget``, until the session is closed.
+
+        Raises:
+            DeviceError: There is no GPU to play it, or none that could.
+        """
+        size = self.check_card()
+        from pytest_loraperf.gpu.cap import Cap  # noqa: PLC0415 - imports torch
+
+        cap = Cap(self.device, size, self.ledger.meter.overhead)
+        cap.enter()
+        self.cap = cap
+
+    def start_test_on_card(self) -> None:
+        """Give the next test the small card for itself."""
+        if self.cap is not None:
+            self.vacate()
+            self.cap.adjust()
 
     @property
     def kept(self) -> int:
@@ -320,3 +360,5 @@ class Session:
                     f"warning: the pipelines of {bench.model} could not be given back: {said(error)}; "
                     "look whether the device still works (loraperf doctor)"
                 )
+        if self.cap is not None:
+            self.cap.close()

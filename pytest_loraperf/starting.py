@@ -138,3 +138,16 @@ def resolve_device(session: Session) -> None:
         session.device  # noqa: B018 - looking it up is what finds it broken
     except LoraperfError as error:
         raise pytest.UsageError(f"loraperf: {error}") from error
+
+
+def start_cap(config: pytest.Config, session: Session) -> None:
+    """Make the GPU as small as the budget, in each process that runs tests."""
+    if session.settings.gpu_budget_mode != "cap":
+        return
+    try:
+        if has_workers(config) and not is_worker(config):
+            session.check_card()
+        else:
+            session.play_card()
+    except LoraperfError as error:
+        raise pytest.UsageError(f"loraperf: --gpu-budget-mode=cap: {error}") from error

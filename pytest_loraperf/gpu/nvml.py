@@ -24,6 +24,10 @@ THROTTLE_REASONS = {
 """The driver's bits that slow work down, by name; an idle GPU and clocks that a user set are no throttling."""
 
 
+_memory_info = pynvml.nvmlDeviceGetMemoryInfo
+"""The driver's own answer, also while a smaller card is played to everyone else (``gpu.cap``)."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """What the driver said of a GPU at one moment; None is what it did not tell.
@@ -96,6 +100,12 @@ def total_and_used(uuid: str) -> tuple[int, int] | None:
     return None if memory is None else (int(memory.total), int(memory.used))
 
 
+def uuid_of(handle: Any) -> str | None:
+    """The driver's name of the GPU that a handle stands for, as ``GPU-…``."""
+    found = _answer(pynvml.nvmlDeviceGetUUID, handle)
+    return None if found is None else _text(found)
+
+
 def slowdown_temperature(uuid: str) -> int | None:
     """The temperature in °C at which the GPU slows itself down."""
     degrees = _ask(uuid, pynvml.nvmlDeviceGetTemperatureThreshold, pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN)
@@ -122,8 +132,8 @@ def persistence_mode(uuid: str) -> bool | None:
 
 def _memory(handle: Any) -> Any:
     # The second version tells apart what the driver keeps for itself; drivers before 510 lack it.
-    second = _answer(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
-    return second or _answer(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    second = _answer(_memory_info, handle, pynvml.nvmlMemory_v2)
+    return second or _answer(_memory_info, handle)
 
 
 def _ask(uuid: str, question: Callable[..., Any], *details: Any) -> Any:

@@ -23,9 +23,10 @@ def header(session: Session) -> str:
     budget = f"--gpu-budget={format_size(settings.gpu_budget)} ({settings.gpu_budget} bytes)"
     if not device.is_cuda:
         return f"loraperf: {__version__}, {budget} of counted tensor bytes: no CUDA here, on the CPU"
-    return (
-        f"loraperf: {__version__}, {budget} of VRAM, {device.torch_name} {device.name} {format_size(device.total)}"
-    )
+    on = f"{device.torch_name} {device.name} {format_size(device.total)}"
+    if settings.gpu_budget_mode == "cap":
+        return f"loraperf: {__version__}, {budget} is all of VRAM that this run has of {on}"
+    return f"loraperf: {__version__}, {budget} of VRAM, {on}"
 
 
 def _forecast(settings: Settings) -> str:

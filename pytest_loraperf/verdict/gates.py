@@ -96,6 +96,20 @@ def judge_card(
     )
 
 
+def judge_card_full(when: str, where: str, reason: str, budget: int, parts: Mapping[str, int]) -> Verdict:
+    """Tell of a test that ran out of a card of ``budget`` bytes, which a larger one plays.
+
+    ``when`` is the phase of the test, ``where`` the line that asked for more, ``parts`` what held the card.
+    """
+    return Verdict(
+        Status.FAIL,
+        "gpu-budget",
+        f"the test ran out of a card of {format_size(budget)} in its {when} at {where}: {reason}; "
+        "quantize or offload more, or raise --gpu-budget",
+        tuple(f"{name:<28}{format_size(size):>10}" for name, size in parts.items()),
+    )
+
+
 def _ratio_verdict(
     code: str,
     head: str,
