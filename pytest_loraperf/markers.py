@@ -15,6 +15,9 @@ MARKERS = {
         'vram_budget(limit, *, phase="runtime"): '
         'at most limit ("14GB") of VRAM; phase is setup, resident or runtime.'
     ),
+    "vram_leak": (
+        'vram_leak(limit): at most limit ("1MB") is left behind on the device once the test is torn down.'
+    ),
     "faster_than": (
         'faster_than(reference, *, by="0%"): '
         "takes less time than another strategy or workload, by at least so much."

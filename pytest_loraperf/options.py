@@ -31,11 +31,13 @@ ACTIONS = {"bool": "store_true", "linelist": "append", "string": "store"}
 class Settings:
     """What the options ask for, resolved once.
 
-    ``gpu_budget`` and ``offload_limit`` are in bytes; ``max_seconds`` are of measuring one arm of one test.
+    ``gpu_budget``, ``leak_limit`` and ``offload_limit`` are in bytes; ``max_seconds`` are of measuring one arm of
+    one test.
     """
 
     gpu_budget: int | None = None
     gpu_budget_mode: str = "assert"
+    leak_limit: int | None = None
     model: str = "auto"
     adapters: tuple[str, ...] = ()
     device: str = "auto"
@@ -173,6 +175,13 @@ OPTIONS = (
         one_of(*BUDGET_MODES),
         "assert measures what tests need; cap lets this process have no more of the GPU than such a card has",
         "MODE",
+    ),
+    Option(
+        "--gpu-leak-limit",
+        "leak_limit",
+        parse_size,
+        "fail a test that leaves more than this behind on the device once it is torn down, such as 1MB",
+        "SIZE",
     ),
     Option(
         "--loraperf-model",

@@ -35,6 +35,7 @@ from pytest_loraperf.options import (
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.starting import (
     ANNOTATIONS,
+    LEAKS,
     WORKERS,
     assign_gpu,
     has_workers,
@@ -45,6 +46,7 @@ from pytest_loraperf.starting import (
     start_annotations,
     start_cap,
     start_journal,
+    start_leak_watch,
     start_lint,
     start_xdist,
     teller,
@@ -104,6 +106,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if settings.gpu_budget is not None and not settings.forecast and not is_worker(config):
         resolve_device(session)
     start_cap(config, session)
+    if settings.gpu_budget is not None or settings.leak_limit is not None:
+        start_leak_watch(config, session)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -135,6 +139,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in marked:
         item.stash[GATES] = gates = read_gates(item, report)
         check_references(item, gates, config.stash[SESSION].strategies, report)
+        if gates.leak is not None:
+            start_leak_watch(config, config.stash[SESSION])
     if report.problems:
         raise pytest.UsageError(report.message())
 
@@ -181,6 +187,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    """Let go of what the test gave to be measured."""
+    try:
+        return (yield)
+    finally:
+        item.stash[RECORD].let_go()
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -191,8 +206,9 @@ def pytest_runtest_makereport(
         if run.cap is not None and out_of_memory(error) is not None:
             out_of_card(item, report, run.cap, error)
         fell_over(item, error, PHASES[call.when])
-    if out_of_memory(error) is not None and not item.config.option.usepdb:
-        clear_frames(error)  # pytest keeps the last error, and its frames hold what filled the memory
+    watched = item.config.pluginmanager.hasplugin(LEAKS) and report.failed
+    if (watched or out_of_memory(error) is not None) and not item.config.option.usepdb:
+        clear_frames(error)  # pytest keeps the last error, and its frames hold what fills the memory
     if run.journal is not None:
         from pytest_loraperf.outcome import keep  # noqa: PLC0415 - only where results are written
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.gpu.lock import DeviceLock
     from pytest_loraperf.journal import Journal
+    from pytest_loraperf.measure.leaks import Leaks
     from pytest_loraperf.measure.ledger import Charge, Ledger
     from pytest_loraperf.measure.monitor import Monitor
     from pytest_loraperf.measure.pairs import Measurer
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.request import Request
     from pytest_loraperf.specs import Gates
     from pytest_loraperf.verdict import Verdict
+    from pytest_loraperf.workloads import CallableWorkload
 
 FULL_MODEL_NEEDS = 44 * 2**30
 """Bytes of VRAM that the full synthetic model needs in bf16 with its LoRA attached, with room."""
@@ -60,8 +62,8 @@ class TestRecord:
     bench: Bench | None = None
     strategy: str | None = None
     requests: list[Request] = field(default_factory=list)
-    workloads: dict[str, Workload] = field(default_factory=dict)
-    raced: list[Workload] = field(default_factory=list)
+    workloads: dict[str, CallableWorkload] = field(default_factory=dict)
+    raced: list[CallableWorkload] = field(default_factory=list)
     forecast: Forecast | None = None
     foresee: Callable[[], None] | None = None
     verdicts: list[Verdict] = field(default_factory=list)
@@ -79,6 +81,11 @@ class TestRecord:
     def callables(self) -> tuple[str, ...]:
         """The keys of the callables that the test gave to be measured."""
         return tuple(workload.key for workload in (*self.workloads.values(), *self.raced))
+
+    def let_go(self) -> None:
+        """Let go of what the test gave to be measured: closures hold models."""
+        for workload in (*self.workloads.values(), *self.raced):
+            workload.let_go()
 
 
 @dataclass
@@ -120,6 +127,13 @@ class Session:
         from pytest_loraperf.measure.memory import meter_for  # noqa: PLC0415
 
         return Ledger(meter_for(self.device))
+
+    @cached_property
+    def leaks(self) -> Leaks:
+        """What tests left behind."""
+        from pytest_loraperf.measure.leaks import Leaks  # noqa: PLC0415 - imports torch
+
+        return Leaks(self.ledger)
 
     @cached_property
     def monitor(self) -> Monitor:
@@ -330,9 +344,13 @@ class Session:
 
     def watch_phase(self, record: TestRecord, phase: str) -> AbstractContextManager[None]:
         """Charge the memory of a phase to the test, where a budget asks for it."""
-        budget = self.settings.gpu_budget is not None or (record.gates and record.gates.vram)
-        if record.only_reads or not budget or self.settings.forecast:
+        gates = record.gates
+        budget = self.settings.gpu_budget is not None or (gates is not None and gates.vram)
+        if record.only_reads or self.settings.forecast:
             return nullcontext()
+        if not budget:
+            leaks = self.settings.leak_limit is not None or (gates is not None and gates.leak)
+            return self.ledger.meter.watching() if leaks else nullcontext()
         from pytest_loraperf.measure.ledger import Charge  # noqa: PLC0415 - imports torch
 
         record.charge = record.charge or Charge()

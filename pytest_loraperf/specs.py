@@ -42,6 +42,13 @@ class VramBudget:
 
 
 @dataclass(frozen=True)
+class VramLeak:
+    """At most ``limit`` bytes are left behind."""
+
+    limit: int
+
+
+@dataclass(frozen=True)
 class FasterThan:
     """Takes at most ``1 - by`` of the time of ``reference``."""
 
@@ -100,6 +107,7 @@ class Gates:
     needs: tuple[NeedsGpu, ...] = ()
     allowed: tuple[AllowOrder, ...] = ()
     effect: LoraEffect | None = None
+    leak: VramLeak | None = None
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -139,6 +147,11 @@ def vram_budget(limit: object, *, phase: object = "runtime") -> VramBudget:
     if phase not in PHASES:
         raise MarkerError(f"phase={phase!r}; the phases are {', '.join(PHASES)}")
     return VramBudget(parse_size(limit), phase)
+
+
+def vram_leak(limit: object) -> VramLeak:
+    """Read the arguments of ``vram_leak``."""
+    return VramLeak(parse_size(limit))
 
 
 def faster_than(reference: object, *, by: object = "0%") -> FasterThan:
@@ -220,6 +233,7 @@ READERS: dict[str, Callable[..., Any]] = {
         lora_strategy,
         latency_budget,
         vram_budget,
+        vram_leak,
         faster_than,
         output_equivalent,
         lora_effect,
@@ -264,6 +278,7 @@ def read_gates(item: pytest.Item, report: MarkerReport) -> Gates:
         needs=_specs(found["needs_gpu"]),
         allowed=_specs(found["allow_order"]),
         effect=next(iter(found["lora_effect"]), None),  # the closest one
+        leak=next(iter(found["vram_leak"]), None),
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WORKERS: pytest.StashKey[Controller] = pytest.StashKey()
 ANNOTATIONS = "loraperf-annotations"
+LEAKS = "loraperf-leaks"
 SHARES_GPU = pytest.StashKey[bool]()
 
 
@@ -151,3 +152,12 @@ def start_cap(config: pytest.Config, session: Session) -> None:
             session.play_card()
     except LoraperfError as error:
         raise pytest.UsageError(f"loraperf: --gpu-budget-mode=cap: {error}") from error
+
+
+def start_leak_watch(config: pytest.Config, session: Session) -> None:
+    """Watch what tests leave behind."""
+    if config.pluginmanager.hasplugin(LEAKS) or session.settings.forecast:
+        return
+    from pytest_loraperf.leaking import Leaking  # noqa: PLC0415 - only where it is asked for
+
+    config.pluginmanager.register(Leaking(session), LEAKS)

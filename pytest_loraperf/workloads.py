@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 
 from pytest_loraperf.bench import Bench
 from pytest_loraperf.measure.rounds import Workload
@@ -45,17 +46,22 @@ class StrategyWorkload:
         return self.bench.together([self.name, *(each.name for each in mine)])
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class CallableWorkload:
     """Any callable of the user's, with no arguments left to give."""
 
     name: str
     function: Callable[[], object]
+    number: int = field(default_factory=count().__next__)
 
     @property
     def key(self) -> str:
         """The callable itself."""
-        return f"{self.name}:{id(self.function)}"
+        return f"{self.name}:{self.number}"
+
+    def let_go(self) -> None:
+        """Let go of the callable, and of what it holds: its samples are taken."""
+        self.function = _gone
 
     def prepare(self) -> float | None:
         """Nothing to prepare."""
@@ -68,3 +74,7 @@ class CallableWorkload:
     def fits_with(self, others: Sequence[Workload]) -> bool:  # noqa: ARG002 - the user's callables hold what they hold
         """Whatever the others are."""
         return True
+
+
+def _gone() -> object:
+    raise AssertionError("a workload was called after its test")

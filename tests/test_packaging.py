@@ -46,6 +46,7 @@ MAY_IMPORT_PYTEST = (
     "annotations",
     "xdist",
     "sharing",
+    "leaking",
     "order.lint.collector",
 )
 STARTS_LIGHT = ("plugin", "starting", "item", "options", "markers", "hookspec", "fixtures", "session", "guard")

@@ -44,12 +44,14 @@ class Ledger:
     Pipelines stay built between tests. ``resident`` holds the bytes that each added to what is reserved, so that
     a test is not charged the pipelines of others: with all of them on one device, a test for a small card would
     fail for its neighbours. An arm that fills gaps in others' segments adds less than it needs on a card of its
-    own; that is at least its live tensors.
+    own; that is at least its live tensors. ``left`` are bytes that earlier tests left behind, charged to no later
+    one.
     """
 
     def __init__(self, meter: Meter) -> None:
         self.meter = meter
         self.resident: dict[str, int] = {}
+        self.left = 0
         self._live: dict[str, int] = {}
         self._orphaned = 0
         self._charge: Charge | None = None
@@ -124,8 +126,13 @@ class Ledger:
             self._live.pop(holder, None)
             self.meter.reset_peak()
 
+    @property
+    def live(self) -> int:
+        """Bytes of the live tensors of all holders."""
+        return sum(self._live.values())
+
     def _held(self) -> int:
-        return sum(self.resident.values()) + self._orphaned
+        return sum(self.resident.values()) + self._orphaned + self.left
 
     def _note(self, not_mine: int) -> None:
         if self._charge is not None:

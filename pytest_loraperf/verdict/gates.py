@@ -96,6 +96,30 @@ def judge_card(
     )
 
 
+def judge_leak(size: int, limit: int, kind: str, holders: Sequence[tuple[str, int]]) -> Verdict:
+    """Judge the bytes that a test left behind; ``holders`` are the largest of what holds them."""
+    detail = tuple(f"{format_size(held):>10}  {name}" for name, held in holders)
+    if size <= limit:
+        left = f"the test left {format_size(size)} of {kind} behind" if size else "the test left nothing behind"
+        return Verdict(Status.PASS, "vram-leak", f"{left}, within the limit of {format_size(limit)}", detail)
+    by = f", held by {holders[0][0]}" if holders else ""
+    return Verdict(
+        Status.FAIL,
+        "vram-leak",
+        f"the test left {format_size(size)} of {kind} behind{by}, {format_size(size - limit)} over the limit of "
+        f"{format_size(limit)}; let go of it in the test, or raise the limit",
+        detail,
+    )
+
+
+def left_behind(test: str, size: int, kind: str) -> str:
+    """Tell of what a test left behind where no limit is set."""
+    return (
+        f"{test} left {format_size(size)} of {kind} behind; tests after it are not charged for that, "
+        "--gpu-leak-limit=1MB makes it a failure and names what holds it"
+    )
+
+
 def judge_card_full(when: str, where: str, reason: str, budget: int, parts: Mapping[str, int]) -> Verdict:
     """Tell of a test that ran out of a card of ``budget`` bytes, which a larger one plays.
 
