@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_loraperf.errors import LoraperfError
@@ -114,13 +115,26 @@ def _card(session: Session, record: TestRecord, charge: Charge, budget: int) -> 
     return judge_card(used, phase, budget, session.ledger.meter.kind, parts, _fitting(session, budget))
 
 
-def _fitting(session: Session, budget: int) -> dict[str, int]:
-    arms = [arm for bench in session.benches.values() for arm in bench.arms.values()]
-    return {
-        arm.name: arm.need
-        for arm in sorted(arms, key=lambda arm: arm.need)
+def _fitting(session: Session, budget: int) -> dict[str, tuple[int, float | None]]:
+    """Return the strategies that are known to fit: bytes, and seconds a call where they are known.
+
+    The fastest come first, those that were not timed last, the smallest of them first.
+    """
+    found = {
+        arm.name: (arm.need, min(arm.first_call.values(), default=None))
+        for bench in session.benches.values()
+        for arm in bench.arms.values()
         if arm.name != CONTROL and arm.error is None and 0 < arm.need <= budget and arm.runtime_peak.needed
+        if not arm.recipe.strategy.mistake
     }
+    if session.measured:
+        found |= {
+            workload.name: (found[workload.name][0], median(seconds))
+            for rounds in session.measurer
+            for workload in rounds.workloads
+            if workload.name in found and (seconds := rounds.seconds(workload.key))
+        }
+    return dict(sorted(found.items(), key=lambda item: (item[1][1] is None, item[1][1] or 0, item[1][0])))
 
 
 def _effect(record: TestRecord, gates: Gates) -> list[Verdict]:

@@ -9,7 +9,7 @@ from statistics import median
 
 from pytest_loraperf.page.axes import shortened
 from pytest_loraperf.ranking import ranking
-from pytest_loraperf.report.results import ComparisonRecord, Results, StrategyResult, VerdictRecord
+from pytest_loraperf.report.results import ComparisonRecord, Results, VerdictRecord
 from pytest_loraperf.report.table import COLUMNS, NONE, cells, footnotes
 from pytest_loraperf.units import format_duration, format_size
 from pytest_loraperf.verdict.effect import MIN_GAIN, worst_layers
@@ -110,7 +110,7 @@ def tiles(results: Results) -> Iterator[Tile]:
         yield Tile("Smallest", format_size(sized[name] or 0), shortened(name, NAME))
     if results.gpu_budget is not None:
         fitting = [
-            name for name, each in results.strategies.items() if each.latency and _need(each) <= results.gpu_budget
+            name for name, each in results.strategies.items() if each.latency and each.need <= results.gpu_budget
         ]
         yield Tile(
             "Budget",
@@ -121,10 +121,6 @@ def tiles(results: Results) -> Iterator[Tile]:
 
 def _timed(results: Results) -> int:
     return sum(bool(each.latency) for each in results.strategies.values())
-
-
-def _need(found: StrategyResult) -> int:
-    return max(found.vram.setup_peak or 0, found.vram.runtime_peak or 0)
 
 
 def strategy_rows(results: Results) -> tuple[list[str], list[Row]]:

@@ -150,6 +150,11 @@ class StrategyResult:
     error: str | None = None
     model: str = ""
 
+    @property
+    def need(self) -> int:
+        """Bytes that a card must have, set-up included; 0 where they were not measured."""
+        return max(self.vram.setup_peak or 0, self.vram.resident or 0, self.vram.runtime_peak or 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictRecord:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from pytest_loraperf.report.plan import plan_lines
 from pytest_loraperf.report.table import MIN_WIDTH, one_line, strategy_table
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def summary(results: Results, width: int) -> Iterator[str]:
         yield built_on(results)[:width]
         yield from strategy_table(results, width)
         yield from notes(_ranking(results), width)
+        yield from notes(plan_lines(results), width)
     yield from wins(results, width)
     yield from notes(results.notes, width)
 

@@ -75,17 +75,24 @@ def judge_vram(arm: str, phase: str, used: int, limit: int, phases: Mapping[str,
 
 
 def judge_card(
-    used: int, phase: str, budget: int, kind: str, parts: Mapping[str, int], fitting: Mapping[str, int]
+    used: int,
+    phase: str,
+    budget: int,
+    kind: str,
+    parts: Mapping[str, int],
+    fitting: Mapping[str, tuple[int, float | None]],
 ) -> Verdict:
-    """Judge what one test needed against ``--gpu-budget``; ``fitting`` are strategies known to fit, in bytes."""
+    """Judge what one test needed against ``--gpu-budget``.
+
+    ``fitting`` are strategies known to fit, the fastest first: bytes, and seconds a call where they are known.
+    """
     if used <= budget:
         return Verdict(
             Status.PASS,
             "gpu-budget",
             f"{format_size(used)} of {kind}, within --gpu-budget={format_size(budget)}",
         )
-    known = ", ".join(f"{name} ({format_size(size)})" for name, size in fitting.items())
-    fits = f"known to fit: {known}" if known else "no strategy measured so far fits; try low_vram_optimized"
+    fits = _known_to_fit(fitting)
     detail = (*(f"{name:<28}{format_size(size):>10}" for name, size in parts.items()), fits)
     return Verdict(
         Status.FAIL,
@@ -94,6 +101,16 @@ def judge_card(
         f"--gpu-budget={format_size(budget)}; {fits}",
         detail,
     )
+
+
+def _known_to_fit(fitting: Mapping[str, tuple[int, float | None]]) -> str:
+    known = [
+        f"{name} ({format_size(size)}{'' if seconds is None else f', {format_duration(seconds)}'})"
+        for name, (size, seconds) in fitting.items()
+    ]
+    if not known:
+        return "no strategy measured so far fits; try low_vram_optimized"
+    return f"known to fit, the fastest first: {', '.join(known)}"
 
 
 def judge_leak(size: int, limit: int, kind: str, holders: Sequence[tuple[str, int]]) -> Verdict:
