@@ -10,13 +10,20 @@ import pytest
 from pytest_loraperf.fixtures import GATES, RECORD
 from pytest_loraperf.item import fail, note
 from pytest_loraperf.session import Session
+from pytest_loraperf.specs import builds_pipelines
 
 if TYPE_CHECKING:
     from pytest_loraperf.measure.leaks import Leak
 
+WORTH_TELLING = 2**20
+"""Bytes; what libraries keep for later is smaller."""
+
 
 class Leaking:
-    """Looks at live tensors before the set-up of each test and after its teardown."""
+    """Looks at live tensors before the set-up of each test and after its teardown.
+
+    Tests that use a strategy's pipeline are left out: those stay built for later tests.
+    """
 
     def __init__(self, run: Session) -> None:
         self._run = run
@@ -67,6 +74,9 @@ class Leaking:
         self._run.leaks.let_go(id(fixturedef))
 
     def _watches(self, item: pytest.Item) -> bool:
+        # Pipelines of ours stay built between tests, and what they hold has its own accounts.
+        if builds_pipelines(getattr(item, "fixturenames", ()), self._run.strategies):
+            return False
         return self._run.settings.gpu_budget is not None or self._limit(item) is not None
 
     def _limit(self, item: pytest.Item) -> int | None:
@@ -74,7 +84,7 @@ class Leaking:
         return gates.leak.limit if gates and gates.leak else self._run.settings.leak_limit
 
     def _tell(self, item: pytest.Item, leak: Leak) -> None:
-        if leak.size > 0:
+        if leak.size >= WORTH_TELLING:
             from pytest_loraperf.verdict.gates import left_behind  # noqa: PLC0415 - only where something is
 
             line = left_behind(item.nodeid, leak.size, self._run.ledger.meter.kind)

@@ -295,6 +295,11 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
     pipeline = has_pipeline(fixtures, strategies)
     if gates.effect and not pipeline:
         report.add(item, "lora_effect", MarkerError("needs lora_pipeline or a strategy's own fixture in the test"))
+    if gates.leak and builds_pipelines(fixtures, strategies):
+        stays = (
+            "the test uses strategies' pipelines, which stay built for later tests; hold tests of your own code"
+        )
+        report.add(item, "vram_leak", MarkerError(stays))
     if gates.strategies and "lora_pipeline" not in fixtures:
         report.add(item, "lora_strategy", MarkerError("the test does not use the fixture lora_pipeline"))
     if gates.timed and not pipeline and "gpu_workload" not in fixtures:
@@ -305,6 +310,11 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
 def has_pipeline(fixtures: Sequence[str], strategies: Strategies) -> bool:
     """Whether one of these fixtures is a strategy's pipeline."""
     return any(name.removesuffix("_pipeline") in (*strategies, "lora") for name in fixtures)
+
+
+def builds_pipelines(fixtures: Sequence[str], strategies: Strategies) -> bool:
+    """Whether one of these fixtures is a strategy's pipeline, or builds some to race them."""
+    return "lora_race" in fixtures or has_pipeline(fixtures, strategies)
 
 
 def _check_strategy(item: pytest.Item, name: str, strategies: Strategies, report: MarkerReport) -> None:

@@ -98,3 +98,25 @@ def test_a_limit_that_is_no_size(pytester: pytest.Pytester) -> None:
     )
     result = pytester.runpytest("--gpu-leak-limit=0MB")
     result.stderr.fnmatch_lines(["ERROR: loraperf: --gpu-leak-limit: size '0MB': write a positive number*"])
+
+
+def test_a_strategys_pipeline_stays_and_is_no_leak(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_generates(standard_lora_pipeline):
+            standard_lora_pipeline(steps=2)
+        """
+    )
+    pytester.runpytest(CPU, "--gpu-leak-limit=1KB").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("fixture", ["fused_pipeline", "lora_race"])
+def test_the_marker_is_not_for_a_test_of_pipelines(pytester: pytest.Pytester, fixture: str) -> None:
+    pytester.makepyfile(f"import pytest\n@pytest.mark.vram_leak('1MB')\ndef test_it({fixture}): pass\n")
+    result = pytester.runpytest()
+    result.stderr.fnmatch_lines(
+        [
+            "*pytest.mark.vram_leak: the test uses strategies' pipelines, which stay built for later tests; "
+            "hold tests of your own code"
+        ]
+    )
