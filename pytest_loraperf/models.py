@@ -7,13 +7,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pytest_loraperf.errors import ModelError
 
-ALLOWED = "synthetic:tiny, synthetic:full, pretrained:ORG/NAME, pretrained:FOLDER or package.module:function"
+ALLOWED = "synthetic:tiny, synthetic:full, synthetic:PIPELINE:SIZE, pretrained:ORG/NAME, pretrained:FOLDER or package.module:function"
 
 SyntheticSize = Literal["tiny", "full"]
+SIZES = get_args(SyntheticSize)
+QWEN_IMAGE = "qwen-image"
+PIPELINES = (QWEN_IMAGE, "flux", "wan", "z-image")
+"""What can be built without a download; each has a description in ``backends/pipelines``."""
 BuildFunction = Callable[..., Any]
 """``build(device="cuda")`` or ``build(device="cpu")`` returns a pipeline whose weights lie there."""
 
@@ -24,9 +28,12 @@ class Synthetic:
 
     size: SyntheticSize = "tiny"
     seed: int = 0
+    pipeline: str = QWEN_IMAGE
 
     def __str__(self) -> str:
-        return f"synthetic:{self.size}"
+        if self.pipeline == QWEN_IMAGE:
+            return f"synthetic:{self.size}"
+        return f"synthetic:{self.pipeline}:{self.size}"
 
 
 @dataclass(frozen=True)
@@ -73,14 +80,23 @@ def parse_model(value: object) -> ModelSpec:
         raise ModelError(f"model: got {value!r}; allowed are {ALLOWED}, or a build function")
     kind, _, rest = value.partition(":")
     if kind == "synthetic":
-        if rest in ("tiny", "full"):
-            return Synthetic(rest)  # type: ignore[arg-type]  # mypy does not narrow str by `in`
-        raise ModelError(f"model: got {value!r}; synthetic models are synthetic:tiny and synthetic:full")
+        return _synthetic(rest, value)
     if kind == "pretrained":
         return _pretrained(rest, value)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
         return UserBuilt(_import_function(value), value)
     raise ModelError(f"model: got {value!r}; allowed are {ALLOWED}")
+
+
+def _synthetic(rest: str, value: str) -> Synthetic:
+    pipeline, colon, size = rest.rpartition(":")
+    pipeline = pipeline if colon else QWEN_IMAGE
+    if pipeline in PIPELINES and size in SIZES:
+        return Synthetic(size, pipeline=pipeline)  # type: ignore[arg-type]  # mypy does not narrow str by `in`
+    raise ModelError(
+        f"model: got {value!r}; synthetic models are synthetic:tiny and synthetic:full, or "
+        f"synthetic:PIPELINE:SIZE with a pipeline of {', '.join(PIPELINES)}"
+    )
 
 
 def _pretrained(source: str, value: str) -> Pretrained:

@@ -322,7 +322,8 @@ class Session:
         from pytest_loraperf.models import Synthetic  # noqa: PLC0415 - start-up
         from pytest_loraperf.request import FULL_REQUEST, TINY_REQUEST  # noqa: PLC0415
 
-        return TINY_REQUEST if self.model(model) == Synthetic("tiny") else FULL_REQUEST
+        spec = self.model(model)
+        return TINY_REQUEST if isinstance(spec, Synthetic) and spec.size == "tiny" else FULL_REQUEST
 
     def why_not(self, gates: Gates | None, *, pipeline: bool = False) -> str | None:
         """Say why ``needs_gpu`` skips a test on this device, or None.

@@ -25,6 +25,9 @@ class Builder:
     [
         ("synthetic:tiny", "synthetic:tiny"),
         ("synthetic:full", "synthetic:full"),
+        ("synthetic:qwen-image:full", "synthetic:full"),
+        ("synthetic:flux:tiny", "synthetic:flux:tiny"),
+        ("synthetic:z-image:full", "synthetic:z-image:full"),
         ("pretrained:Qwen/Qwen-Image", "pretrained:Qwen/Qwen-Image"),
         ("json:loads", "json:loads"),
         (ours, "ours"),
@@ -54,6 +57,8 @@ def test_a_function_by_its_import_path_is_that_function() -> None:
         (3, "model: got 3; allowed are synthetic:tiny, .* or package.module:function, or a build function"),
         ("tiny", "model: got 'tiny'; allowed are synthetic:tiny"),
         ("synthetic:", "model: got 'synthetic:'; synthetic models are synthetic:tiny and synthetic:full"),
+        ("synthetic:flux", "'synthetic:flux'.* synthetic:PIPELINE:SIZE .* qwen-image, flux, wan, z-image"),
+        ("synthetic:sdxl:tiny", "'synthetic:sdxl:tiny'.* a pipeline of qwen-image, flux, wan, z-image"),
         ("pretrained:x", "model: 'pretrained:x' is neither a folder here nor a hub id such as Qwen/Qwen-Image"),
         (
             "json:lods",
