@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pytest_loraperf.errors import ModelError
 
-ALLOWED = "synthetic:tiny, synthetic:full, synthetic:PIPELINE:SIZE, pretrained:ORG/NAME, pretrained:FOLDER or package.module:function"
+ALLOWED = (
+    "synthetic:tiny, synthetic:full, synthetic:PIPELINE:SIZE, pretrained:ORG/NAME, pretrained:FOLDER or "
+    "package.module:function"
+)
 
 SyntheticSize = Literal["tiny", "full"]
 SIZES = get_args(SyntheticSize)
 QWEN_IMAGE = "qwen-image"
-PIPELINES = (QWEN_IMAGE, "flux", "wan", "z-image")
-"""What can be built without a download; each has a description in ``backends/pipelines``."""
+PIPELINES: Mapping[str, Mapping[str, Any]] = {QWEN_IMAGE: {}, "flux": {}, "wan": {"num_frames": 5}, "z-image": {}}
+"""What can be built without a download, and what its requests have besides; see ``backends/pipelines``."""
 BuildFunction = Callable[..., Any]
 """``build(device="cuda")`` or ``build(device="cpu")`` returns a pipeline whose weights lie there."""
 

@@ -187,7 +187,8 @@ OPTIONS = (
         "--loraperf-model",
         "model",
         str,
-        "what is built: auto, synthetic:tiny, synthetic:full, synthetic:PIPELINE:SIZE, pretrained:ORG/NAME or :FOLDER, module:function",
+        "what is built: auto, synthetic:tiny, synthetic:full, synthetic:PIPELINE:SIZE, pretrained:ORG/NAME or "
+        ":FOLDER, module:function",
         "MODEL",
     ),
     Option(

@@ -319,11 +319,14 @@ class Session:
 
     def request(self, model: object = None) -> Request:
         """Return the request that a model is called with unless a test says otherwise."""
-        from pytest_loraperf.models import Synthetic  # noqa: PLC0415 - start-up
+        from pytest_loraperf.models import PIPELINES, Synthetic  # noqa: PLC0415 - start-up
         from pytest_loraperf.request import FULL_REQUEST, TINY_REQUEST  # noqa: PLC0415
 
         spec = self.model(model)
-        return TINY_REQUEST if isinstance(spec, Synthetic) and spec.size == "tiny" else FULL_REQUEST
+        if not isinstance(spec, Synthetic):
+            return FULL_REQUEST
+        request = TINY_REQUEST if spec.size == "tiny" else FULL_REQUEST
+        return request.with_changes(extra=PIPELINES[spec.pipeline])
 
     def why_not(self, gates: Gates | None, *, pipeline: bool = False) -> str | None:
         """Say why ``needs_gpu`` skips a test on this device, or None.

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_loraperf.backends import offloading, parking, quantization, streaming
+from pytest_loraperf.backends.pipelines import describe
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet, warnings_shown
-from pytest_loraperf.backends.synthetic import build_synthetic, has_image
+from pytest_loraperf.backends.synthetic import build_synthetic, decoder, has_image
 from pytest_loraperf.errors import LoraperfError, ModelError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match, linear_shapes
 from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.timing import NO_TICK, Tick
-from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic, UserBuilt
+from pytest_loraperf.models import QWEN_IMAGE, ModelSpec, Pretrained, Synthetic, UserBuilt
 from pytest_loraperf.order.runtime.declared import declared
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Step, StepKind, Strategy
@@ -72,6 +73,9 @@ class DiffSynth:
         """
         compute, weights_on = device.torch_name, "cpu" if on_cpu else device.torch_name
         with quiet():
+            if isinstance(model, Synthetic) and model.pipeline != QWEN_IMAGE:
+                described = describe(model.pipeline)
+                return described.build(model, device=compute, weights_on=weights_on, dtype=DTYPE)
             if isinstance(model, Synthetic):
                 return build_synthetic(
                     model.size, seed=model.seed, device=compute, weights_on=weights_on, dtype=DTYPE
@@ -133,7 +137,7 @@ class DiffSynth:
         }
         if request.edit_image is not None:
             arguments["edit_image"] = _open_image(request.edit_image)
-        with warnings_shown(), decoded_latents(pipeline.vae) as latents:
+        with warnings_shown(), decoded_latents(decoder(pipeline)) as latents:
             image = pipeline(**arguments)
         return Generation(latents[-1], image if has_image(pipeline) else None)
 
@@ -269,16 +273,23 @@ def _open_image(path: str) -> Any:
 
 @contextlib.contextmanager
 def decoded_latents(vae: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect what the VAE is asked to decode; it is decoded all the same."""
+    """Collect what the VAE is asked to decode; it is decoded all the same.
+
+    Some pipelines call ``vae.decode``, others the decoder itself, whose ``forward`` runs.
+    """
     seen: list[torch.Tensor] = []
-    decode: Callable[..., Any] = vae.decode  # type: ignore[assignment]  # a method, which nn.Module types as a Tensor
+    name = "decode" if hasattr(vae, "decode") else "forward"
+    decode: Callable[..., Any] = getattr(vae, name)
 
     def tapped(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         seen.append(latents)
         return decode(latents, *args, **kwargs)
 
-    vae.decode = tapped  # type: ignore[assignment]  # the same
+    own = vars(vae).get(name)
+    setattr(vae, name, tapped)
     try:
         yield seen
     finally:
-        del vae.decode
+        delattr(vae, name)
+        if own is not None:
+            setattr(vae, name, own)

@@ -91,7 +91,13 @@ def assemble(size: SyntheticSize, *, device: torch.device | str, dtype: torch.dt
 
 def has_image(pipe: Any) -> bool:
     """Whether the pipeline decodes images, and not latents only."""
-    return not isinstance(pipe.vae, LatentsOnly)
+    return not isinstance(decoder(pipe), LatentsOnly)
+
+
+def decoder(pipe: Any) -> torch.nn.Module:
+    """Return what decodes latents: ``pipe.vae``, or ``pipe.vae_decoder`` where there are two halves."""
+    found: torch.nn.Module = pipe.vae if hasattr(pipe, "vae") else pipe.vae_decoder
+    return found
 
 
 def scaled_dit(size: DitSize) -> QwenImageDiT:
@@ -129,6 +135,10 @@ class LatentsOnly(torch.nn.Module):
     def decode(self, latents: torch.Tensor, **_: Any) -> torch.Tensor:
         """Return a placeholder of shape (1, 3, 8, 8), which nobody looks at."""
         return torch.zeros(1, 3, 8, 8, dtype=latents.dtype)
+
+    def forward(self, latents: torch.Tensor, **_: Any) -> torch.Tensor:
+        """Return the same placeholder, for pipelines that call their decoder."""
+        return self.decode(latents)
 
     def encode(self, *_: Any, **__: Any) -> torch.Tensor:
         """Refuse an image.
