@@ -27,11 +27,21 @@ LINT_FORMATS = ("text", "json", "github", "sarif")
 BENCH_ROUNDS = 9  # what a first look takes; --rounds asks for more
 PYTEST_FIELDS = ("inconclusive", "order", "lint", "lint_select", "lint_ignore", "github", "forecast")
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field not in PYTEST_FIELDS)
-CALIBRATE_FIELDS = ("model", "adapters", "device", "scheme", "compile", "offload", "offload_limit")
+CALIBRATE_FIELDS = ("backend", "model", "adapters", "device", "scheme", "compile", "offload", "offload_limit")
 CALIBRATE_OPTIONS = tuple(option for option in OPTIONS if option.field in CALIBRATE_FIELDS)
-EFFECT_FIELDS = ("model", "device", "scheme", "offload", "offload_limit", "json", "html")
+EFFECT_FIELDS = ("backend", "model", "device", "scheme", "offload", "offload_limit", "json", "html")
 EFFECT_OPTIONS = tuple(option for option in OPTIONS if option.field in EFFECT_FIELDS)
-FORECAST_FIELDS = ("gpu_budget", "model", "adapters", "scheme", "compile", "offload", "offload_limit", "json")
+FORECAST_FIELDS = (
+    "gpu_budget",
+    "backend",
+    "model",
+    "adapters",
+    "scheme",
+    "compile",
+    "offload",
+    "offload_limit",
+    "json",
+)
 FORECAST_OPTIONS = tuple(option for option in OPTIONS if option.field in FORECAST_FIELDS)
 REQUEST_FIELDS = ("prompt", "height", "width", "steps", "cfg", "seed", "edit_image")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pytest_loraperf.backends.registry import BACKENDS, DEFAULT
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.gpu.assign import read_gpus
 from pytest_loraperf.units import parse_duration, parse_size
@@ -38,6 +39,7 @@ class Settings:
     gpu_budget: int | None = None
     gpu_budget_mode: str = "assert"
     leak_limit: int | None = None
+    backend: str = DEFAULT
     model: str = "auto"
     adapters: tuple[str, ...] = ()
     device: str = "auto"
@@ -182,6 +184,13 @@ OPTIONS = (
         parse_size,
         "fail a test that leaves more than this behind on the device once it is torn down, such as 1MB",
         "SIZE",
+    ),
+    Option(
+        "--loraperf-backend",
+        "backend",
+        one_of(*BACKENDS),
+        f"the library that pipelines are built with: {' or '.join(BACKENDS)} (default: {DEFAULT})",
+        "NAME",
     ),
     Option(
         "--loraperf-model",

@@ -253,7 +253,7 @@ class Session:
 
         return Workshop(
             device=self.device,
-            backend=load_backend(self.device),
+            backend=load_backend(self.device, self.settings.backend),
             strategies=self.strategies,
             choices=self._choices,
             ledger=self.ledger,
@@ -304,7 +304,7 @@ class Session:
         from pytest_loraperf.forecast.card import H100  # noqa: PLC0415
         from pytest_loraperf.forecast.forecast import Forecaster  # noqa: PLC0415
 
-        return Forecaster(H100, self.strategies, self._choices, self.tell)
+        return Forecaster(H100, self.strategies, self._choices, self.tell, self.settings.backend)
 
     def forecast(self, name: str, model: ModelSpec, adapters: Sequence[str | Path], request: Request) -> Forecast:
         """Return the forecast of a strategy for a request, made once.

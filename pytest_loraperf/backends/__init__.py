@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from pytest_loraperf.backends.quiet import quiet
+from pytest_loraperf.backends.registry import BACKENDS, DEFAULT
 from pytest_loraperf.errors import LoraperfError
 
 if TYPE_CHECKING:
@@ -12,17 +14,21 @@ if TYPE_CHECKING:
     from pytest_loraperf.gpu.device import Device
 
 
-def load_backend(device: Device) -> Backend:
-    """Import the backend of the installed library.
+def load_backend(device: Device, name: str = DEFAULT) -> Backend:
+    """Import a backend, and the library that it is for.
 
     Raises:
-        LoraperfError: DiffSynth is not installed, or cannot be imported; the message says what to install.
+        LoraperfError: there is none of this name, or its library cannot be imported; the message says what to do.
     """
+    if name not in BACKENDS:
+        raise LoraperfError(f"backend: got {name!r}; allowed are {', '.join(BACKENDS)}")
+    entry = BACKENDS[name]
     try:
         with quiet():
-            from pytest_loraperf.backends.diffsynth import DiffSynth  # noqa: PLC0415 - imports diffsynth
+            kind = getattr(importlib.import_module(entry.module), entry.kind)
     except ImportError as error:
         raise LoraperfError(
-            f"the backend diffsynth cannot be imported ({error}); pip install 'pytest-loraperf[diffsynth]'"
+            f"the backend {name} cannot be imported ({error}); pip install 'pytest-loraperf[{entry.extra}]'"
         ) from error
-    return DiffSynth(device)
+    backend: Backend = kind(device)
+    return backend

@@ -10,6 +10,7 @@ import torch
 
 from pytest_loraperf.backends import load_backend
 from pytest_loraperf.backends.protocol import Choices, Generation
+from pytest_loraperf.backends.registry import DEFAULT
 from pytest_loraperf.bench import Arm, Bench, Workshop
 from pytest_loraperf.forecast.card import Card
 from pytest_loraperf.forecast.meter import ForecastMeter
@@ -60,6 +61,7 @@ def forecast_bench(
     strategies: Strategies,
     choices: Choices,
     tell: Callable[[str], None],
+    backend: str = DEFAULT,
 ) -> ForecastBench:
     """Return a bench for one strategy, which has the card for itself.
 
@@ -69,7 +71,7 @@ def forecast_bench(
     device, meter = card.device(), ForecastMeter(card)
     shop = Workshop(
         device=device,
-        backend=load_backend(device),
+        backend=load_backend(device, backend),
         strategies=strategies,
         choices=choices,
         ledger=Ledger(meter),

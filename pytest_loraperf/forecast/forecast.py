@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_loraperf.backends.protocol import Choices, StepRecord
+from pytest_loraperf.backends.registry import DEFAULT
 from pytest_loraperf.bench import Arm
 from pytest_loraperf.errors import AdapterError, ModelError, said
 from pytest_loraperf.forecast.bench import forecast_bench
@@ -55,6 +56,7 @@ class Forecaster:
     strategies: Strategies
     choices: Choices
     tell: Callable[[str], None]
+    backend: str = DEFAULT
 
     def forecast(self, name: str, model: ModelSpec, adapters: Sequence[str | Path], request: Request) -> Forecast:
         """Build a strategy's pipeline and run a generation without values; what cannot be done is its ``error``.
@@ -68,7 +70,7 @@ class Forecaster:
                 "package.module:function"
             )
         strategy = self.strategies.find(name)
-        bench = forecast_bench(self.card, model, adapters, self.strategies, self.choices, self.tell)
+        bench = forecast_bench(self.card, model, adapters, self.strategies, self.choices, self.tell, self.backend)
         bench.read_adapters()
         error = None
         try:

@@ -9,6 +9,7 @@ from importlib import metadata
 import torch
 
 from pytest_loraperf import __version__
+from pytest_loraperf.backends.registry import BACKENDS
 from pytest_loraperf.forecast.forecast import Forecast
 from pytest_loraperf.report.results import Machine, Results, SetupStep, StrategyResult, VerdictRecord, Vram
 from pytest_loraperf.session import Session
@@ -33,7 +34,7 @@ def forecast_results(session: Session) -> Results:
             device="forecast",
             name=session.forecaster.card.name,
             torch=torch.__version__,
-            backend=f"diffsynth {metadata.version('diffsynth')}",
+            backend=f"{session.settings.backend} {metadata.version(BACKENDS[session.settings.backend].package)}",
             memory_kind=KIND,
         ),
         model=str(first.model),

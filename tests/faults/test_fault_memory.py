@@ -115,7 +115,7 @@ BACKEND = """
     @pytest.fixture(scope="session", autouse=True)
     def pretend():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pytest_loraperf.backends, "load_backend", lambda _: Pretend())
+            patch.setattr(pytest_loraperf.backends, "load_backend", lambda *_: Pretend())
             yield
 
     @pytest.mark.latency_budget("3s")

@@ -1,0 +1,40 @@
+"""Which library pipelines are built with: by name, on the command line and in the ini."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pytest_loraperf.backends import load_backend
+from pytest_loraperf.backends.registry import BACKENDS
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.gpu.device import Device
+
+CPU = Device("cpu", "CPU")
+
+
+@pytest.mark.parametrize("name", ["diffsynth", "diffusers"])
+def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, BACKENDS[name].module, None)
+    expected = rf"the backend {name} cannot be imported \(.*\); pip install 'pytest-loraperf\[{name}\]'"
+    with pytest.raises(LoraperfError, match=expected):
+        load_backend(CPU, name)
+
+
+def test_an_unknown_name() -> None:
+    with pytest.raises(LoraperfError, match="backend: got 'comfy'; allowed are diffsynth, diffusers"):
+        load_backend(CPU, "comfy")
+
+
+@pytest.mark.parametrize("way", ["option", "ini"])
+def test_an_unknown_name_is_refused_before_anything_is_run(pytester: pytest.Pytester, way: str) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    if way == "ini":
+        pytester.makeini("[pytest]\nloraperf_backend = comfy")
+        result = pytester.runpytest()
+    else:
+        result = pytester.runpytest("--loraperf-backend=comfy")
+    source = "ini value loraperf_backend" if way == "ini" else "--loraperf-backend"
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{source}: got 'comfy'; allowed are *diffsynth, diffusers*"])
