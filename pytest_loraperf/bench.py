@@ -90,7 +90,7 @@ class Arm:
     def alone(self) -> bool:
         """Whether it wants the device for itself: DiffSynth offloads by what the whole device has in use."""
         steps = self.recipe.strategy.steps
-        return any(step.kind is StepKind.OFFLOAD and step.scheme != "stream" for step in steps)
+        return any(step.kind is StepKind.OFFLOAD and step.scheme not in ("stream", "group") for step in steps)
 
     @property
     def running(self) -> int:
@@ -422,7 +422,7 @@ class Bench:
 
     def _synthetic(self, pipeline: Any) -> Adapter:
         """Write a seeded adapter for the model, and read the file, since nobody named one."""
-        module = getattr(pipeline, "dit", None)
+        module = getattr(pipeline, "dit", None) or getattr(pipeline, "transformer", None)
         if module is None:
             raise ModelError(f"{self.model}: no adapter was given, and there is no dit to make one for")
         self._folder = TemporaryDirectory(prefix="loraperf-")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pytest
 
 COMPILE_MODES = ("auto", "on", "off")
-OFFLOAD_SCHEMES = ("auto", "stream", "diffsynth")
+OFFLOAD_SCHEMES = ("auto", "stream", "diffsynth", "group")
 INCONCLUSIVE_MODES = ("fail", "warn")
 GITHUB_MODES = ("auto", "on", "off")
 BUDGET_MODES = ("assert", "cap")
@@ -228,7 +228,8 @@ OPTIONS = (
         "--loraperf-offload",
         "offload",
         one_of(*OFFLOAD_SCHEMES),
-        "how offload steps offload: auto and stream bring blocks ahead of their call, diffsynth as DiffSynth does",
+        "how offload steps offload: auto and stream bring blocks ahead of their call, diffsynth as DiffSynth does, "
+        "group by diffusers' group offloading, which is auto there",
         "SCHEME",
     ),
     Option(

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib import metadata
-from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pytest_loraperf.backends import offloading, parking, quantization, streaming
 from pytest_loraperf.backends.pipelines import describe
+from pytest_loraperf.backends.blocks import own_code, repeated_blocks
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet, warnings_shown
@@ -91,7 +91,7 @@ class DiffSynth:
     def lora_targets(self, pipeline: BasePipeline) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.dit``, or all where it names none."""
         shapes = list(self.lora_shapes(pipeline))
-        inside = tuple(f"{name}." for name, _ in _blocks(pipeline.dit))
+        inside = tuple(f"{name}." for name, _ in repeated_blocks(pipeline.dit))
         return [name for name in shapes if name.startswith(inside)] or shapes
 
     def apply(self, pipeline: BasePipeline, step: Step, adapters: Sequence[Match]) -> StepEffect:
@@ -190,8 +190,8 @@ class DiffSynth:
     def _compile(self, pipe: BasePipeline) -> StepEffect:
         # Shapes are taken as they are until they change; DiffSynth's default would make them symbols at once.
         pipe.compile_pipeline(dynamic=None)
-        blocks = _blocks(pipe.dit)
-        _own_code([block for _, block in blocks])
+        blocks = repeated_blocks(pipe.dit)
+        own_code([block for _, block in blocks])
         done = sum(block._compiled_call_impl is not None for _, block in blocks)  # noqa: SLF001 - nn.Module.compile leaves no other trace
         return StepEffect(done, len(blocks))
 
@@ -203,37 +203,6 @@ def _layer(pipe: BasePipeline, name: str) -> torch.nn.Module:
     if streamed is not None:
         streamed.reach(layer)
     return layer
-
-
-def _blocks(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
-    """Return the repeated blocks by name, which DiffSynth compiles one by one, or the whole module."""
-    kinds = getattr(module, "_repeated_blocks", [type(module).__name__])
-    return [(name, part) for name, part in module.named_modules() if type(part).__name__ in kinds]
-
-
-def _own_code(blocks: Sequence[torch.nn.Module]) -> None:
-    """Give the blocks a ``forward`` with a code object of their own, one for each class of them.
-
-    Dynamo keeps what it compiled, how often, and what it gave up on, by code object. What one arm does to it is no
-    business of another: DiffSynth's wrapped quantized Linears break the graph of a block, the block's code is then
-    left uncompiled, and torch 2.11 raises InternalTorchDynamoError on the plain torchao Linears inside of it.
-    """
-    copies: dict[type, Callable[..., Any]] = {}
-    for block in blocks:
-        kind = type(block)
-        if "forward" in vars(block) or not isinstance(kind.forward, FunctionType):
-            continue  # someone's own forward is what is to be measured
-        if kind not in copies:
-            copies[kind] = _copied(kind.forward)
-        block.forward = MethodType(copies[kind], block)
-
-
-def _copied(function: FunctionType) -> FunctionType:
-    code = function.__code__.replace()
-    copy = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    copy.__kwdefaults__ = function.__kwdefaults__
-    copy.__dict__.update(function.__dict__)
-    return copy
 
 
 def _build_users(model: UserBuilt, compute: str, weights_on: str) -> BasePipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -23,16 +24,18 @@ HEADROOM = 2**29
 """Bytes of a card kept free of resident weights, as in DiffSynth's low-VRAM examples (0.5 GiB)."""
 
 
-def decided(strategy: Strategy, device: Device, choices: Choices) -> Strategy:
+def decided(strategy: Strategy, device: Device, choices: Choices, allowed: Sequence[str] = SCHEMES) -> Strategy:
     """Return the strategy with the scheme and the card of its offload steps, as the user's choices have it.
+
+    ``allowed`` are the backend's schemes; the first is what ``auto`` is.
 
     Raises:
         StrategyError: a step names an unknown scheme.
     """
-    for step in strategy.steps:
-        if step.kind is StepKind.OFFLOAD and step.scheme not in (None, *SCHEMES):
-            raise StrategyError(f"offload scheme {step.scheme!r}: allowed are {', '.join(SCHEMES)}")
-    chosen = strategy.with_scheme(STREAM if choices.offload == "auto" else choices.offload, StepKind.OFFLOAD)
+    chosen = strategy.with_scheme(allowed[0] if choices.offload == "auto" else choices.offload, StepKind.OFFLOAD)
+    for step in chosen.steps:
+        if step.kind is StepKind.OFFLOAD and step.scheme not in allowed:
+            raise StrategyError(f"offload scheme {step.scheme!r}: allowed are {', '.join(allowed)}")
     steps = (
         replace(step, card=_card(step.card, device, choices)) if step.kind is StepKind.OFFLOAD else step
         for step in chosen.steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,19 +28,23 @@ SCHEMES = {
 }
 
 
-def choose_scheme(strategy: Strategy, device: Device, choices: Choices) -> tuple[str, str]:
+def choose_scheme(
+    strategy: Strategy, device: Device, choices: Choices, allowed: Collection[str] = tuple(SCHEMES)
+) -> tuple[str, str]:
     """Return the scheme of a strategy's quantize steps, and why; what a step names itself is kept.
+
+    ``allowed`` are the backend's schemes.
 
     Raises:
         StrategyError: the wanted scheme is unknown, or cannot run on this device.
     """
     named = [step.scheme for step in strategy.steps if step.kind is StepKind.QUANTIZE]
     for scheme in filter(None, named):
-        check_scheme(scheme, device)
+        check_scheme(scheme, device, allowed)
     if all(named):
         return str(named[-1]), "named by the strategy"
     if choices.scheme != "auto":
-        check_scheme(choices.scheme, device)
+        check_scheme(choices.scheme, device, allowed)
         return choices.scheme, "asked for"
     why_not = _why_not_torchao(strategy, device, choices)
     if why_not:
@@ -59,14 +64,14 @@ def _why_not_torchao(strategy: Strategy, device: Device, choices: Choices) -> st
     return why_no_torchao()
 
 
-def check_scheme(scheme: str, device: Device) -> None:
+def check_scheme(scheme: str, device: Device, allowed: Collection[str] = tuple(SCHEMES)) -> None:
     """Refuse a scheme that is unknown or cannot run here.
 
     Raises:
         StrategyError: the message says what is allowed or missing.
     """
-    if scheme not in SCHEMES:
-        raise StrategyError(f"quantization scheme {scheme!r}: allowed are auto, {', '.join(SCHEMES)}")
+    if scheme not in allowed:
+        raise StrategyError(f"quantization scheme {scheme!r}: allowed are auto, {', '.join(allowed)}")
     if scheme == TORCHAO:
         missing = why_no_torchao()
         if missing or not device.has_fp8_matmul:
@@ -79,7 +84,6 @@ def why_no_torchao() -> str | None:
     try:
         with quiet():
             import torchao.quantization  # noqa: F401, PLC0415 - an optional package, asked for only here
-            from diffsynth.core.quant import QuantizeConfig  # noqa: F401, PLC0415
     except ImportError as error:
         return f"torchao is not usable ({error}); pip install 'pytest-loraperf[torchao]'"
     return None

@@ -13,7 +13,8 @@ from diffsynth.models.qwen_image_dit import QwenEmbedRope, QwenImageDiT, QwenIma
 from diffsynth.models.qwen_image_vae import QwenImageVAE
 from diffsynth.pipelines.qwen_image import QwenImagePipeline, QwenImageUnit_PromptEmbedder
 
-from pytest_loraperf.backends.synthetic_text import tiny_processor, tiny_text_encoder, tiny_tokenizer
+from pytest_loraperf.backends.synthetic_text import tiny_processor, tiny_text_encoder
+from pytest_loraperf.backends.tiny_text import tiny_tokenizer
 from pytest_loraperf.backends.weights import fill
 from pytest_loraperf.errors import ModelError
 from pytest_loraperf.models import SyntheticSize

@@ -1,0 +1,307 @@
+"""diffusers: the steps, carried out with its own calls and PEFT's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging
+
+from pytest_loraperf.backends import group_offloading, offloading, parking, quantization
+from pytest_loraperf.backends.blocks import own_code, repeated_blocks
+from pytest_loraperf.backends.diffusers_models import build_pretrained, build_synthetic, seeded_prompt
+from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
+from pytest_loraperf.backends.quiet import quiet, warnings_shown
+from pytest_loraperf.errors import LoraperfError, ModelError
+from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.lora import Match, linear_shapes
+from pytest_loraperf.lora.effect import EffectProbe
+from pytest_loraperf.measure.timing import NO_TICK, Tick
+from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic, UserBuilt
+from pytest_loraperf.order.runtime.declared import declared
+from pytest_loraperf.request import Request
+from pytest_loraperf.strategies import Step, StepKind, Strategy
+
+DTYPE = torch.bfloat16
+SCHEMES = (quantization.STORAGE, quantization.TORCHAO)
+
+
+class Diffusers:
+    """The backend of diffusers: pipelines whose LoRA goes into ``pipe.transformer``."""
+
+    name = "diffusers"
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.version = metadata.version("diffusers")
+
+    def recipe(self, strategy: Strategy, device: Device, choices: Choices) -> Recipe:
+        """Choose the schemes, and add or take away compile as ``--loraperf-compile`` says.
+
+        Raises:
+            StrategyError: the wanted scheme is unknown or cannot run here.
+        """
+        scheme = reason = None
+        if strategy.has(StepKind.QUANTIZE):
+            scheme, reason = quantization.choose_scheme(strategy, device, choices, SCHEMES)
+            strategy = strategy.with_scheme(scheme)
+        strategy = offloading.decided(strategy, device, choices, group_offloading.SCHEMES)
+        schemes = {step.scheme for step in strategy.steps}
+        if choices.compile == "off":
+            had = strategy.has(StepKind.COMPILE)
+            notes = (f"{strategy.name}: compile left out, --loraperf-compile=off",) if had else ()
+            return Recipe(strategy.without_compile(), scheme, reason, notes)
+        wanted = choices.compile == "on" or quantization.TORCHAO in schemes
+        if wanted and strategy.has(StepKind.OFFLOAD):
+            notes = (f"{strategy.name}: not compiled, its weights move between calls",)
+            return Recipe(strategy.without_compile(), scheme, reason, notes)
+        return Recipe(strategy.compiled() if wanted else strategy, scheme, reason)
+
+    def build(self, model: ModelSpec, device: Device, *, on_cpu: bool) -> Any:
+        """Build the pipeline.
+
+        Raises:
+            ModelError: the model cannot be built; the message has the cause.
+        """
+        compute, weights_on = device.torch_name, "cpu" if on_cpu else device.torch_name
+        with _silent():
+            if isinstance(model, Synthetic):
+                return build_synthetic(model, device=compute, weights_on=weights_on, dtype=DTYPE)
+            if isinstance(model, Pretrained):
+                return build_pretrained(model.source, weights_on=weights_on, dtype=DTYPE)
+            return _build_users(model, weights_on)
+
+    def lora_shapes(self, pipeline: Any) -> dict[str, tuple[int, int]]:
+        """Return the Linear layers of ``pipe.transformer``, as (out_features, in_features)."""
+        return linear_shapes(pipeline.transformer)
+
+    def lora_targets(self, pipeline: Any) -> list[str]:
+        """Return the Linear layers inside the repeated blocks of ``pipe.transformer``."""
+        shapes = list(self.lora_shapes(pipeline))
+        inside = tuple(f"{name}." for name, _ in repeated_blocks(pipeline.transformer))
+        return [name for name in shapes if name.startswith(inside)] or shapes
+
+    def apply(self, pipeline: Any, step: Step, adapters: Sequence[Match]) -> StepEffect:
+        """Carry out one step on ``pipe.transformer``, or on the whole pipeline for offload."""
+        with _silent(), torch.no_grad(), declared():
+            match StepKind(step.kind):
+                case StepKind.ATTACH:
+                    return self._attach(pipeline, adapters)
+                case StepKind.FUSE:
+                    return self._fuse(pipeline, adapters)
+                case StepKind.QUANTIZE:
+                    if step.scheme is None:
+                        raise quantization.unsupported(str(step))
+                    return self._quantize(pipeline, step.scheme)
+                case StepKind.OFFLOAD:
+                    return group_offloading.offload(pipeline, self.device.torch_name)
+                case StepKind.COMPILE:
+                    return self._compile(pipeline)
+
+    def take_base(self, pipeline: Any, effect: EffectProbe) -> None:
+        """Show the probe the Linear layers of ``pipe.transformer``."""
+        effect.take_base(pipeline.transformer.get_submodule, self.device.torch_name)
+
+    def effect_gains(self, pipeline: Any, effect: EffectProbe) -> dict[str, float]:
+        """Return the effect gains of the layers of ``pipe.transformer``, PEFT's wrapper and all."""
+        transformer = pipeline.transformer
+        with group_offloading.brought(transformer):
+            return effect.gains(transformer.get_submodule, self.device.torch_name, DTYPE)
+
+    def generate(self, pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
+        """Run diffusers' own ``__call__``, keep the latents of its last step, and tell of the steps."""
+        if request.edit_image is not None:
+            raise LoraperfError(
+                "request: edit_image: the backend diffusers takes none; leave it out, or use diffsynth"
+            )
+        device = self.device.torch_name
+        arguments: dict[str, Any] = {
+            "true_cfg_scale": request.cfg,
+            "height": request.height,
+            "width": request.width,
+            "num_inference_steps": request.steps,
+            "generator": torch.Generator("cpu").manual_seed(request.seed),
+        }
+        if pipeline.text_encoder is None:
+            arguments |= seeded_prompt(pipeline, request.prompt, device, DTYPE)
+        else:
+            arguments["prompt"] = request.prompt
+        if request.cfg > 1:
+            if pipeline.text_encoder is None:
+                negative = seeded_prompt(pipeline, request.negative_prompt, device, DTYPE)
+                arguments |= {_negative(name): value for name, value in negative.items()}
+            else:
+                arguments["negative_prompt"] = request.negative_prompt
+        seen: list[torch.Tensor] = []
+
+        def keep(_pipe: Any, _step: int, _time: Any, values: dict[str, Any]) -> dict[str, Any]:
+            seen[:] = [values["latents"]]
+            return values
+
+        arguments |= {"callback_on_step_end": keep, **request.extra}
+        has_image = pipeline.vae is not None
+        arguments["output_type"] = "pil" if has_image else "latent"
+        with warnings_shown(), torch.no_grad(), _told(pipeline, tick):
+            images = pipeline(**arguments).images
+        return Generation(_unpacked(seen[0], request), images[0] if has_image else None)
+
+    def park(self, pipeline: Any, kept: parking.Parked | None = None) -> parking.Parked:
+        """Move what its modules hold on the computing device into host memory.
+
+        Raises:
+            RuntimeError: host memory is short, or a tensor is of a kind that cannot be moved.
+        """
+        return parking.park(_modules(pipeline), self.device.torch_name, kept)
+
+    def unpark(
+        self,
+        pipeline: Any,  # noqa: ARG002 - what is parked knows its tensors
+        parked: parking.Parked,
+    ) -> None:
+        """Move it back to where it was.
+
+        Raises:
+            RuntimeError: the device has no room.
+        """
+        parking.unpark(parked)
+
+    def _attach(self, pipe: Any, adapters: Sequence[Match]) -> StepEffect:
+        from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415 - heavy
+
+        total = sum(1 for _ in _linears(pipe.transformer))
+        names = []
+        with _lifted(pipe.transformer):
+            for adapter in adapters:
+                names.append(f"loraperf_{len(names)}")
+                state = {f"transformer.{key}": value.to(DTYPE) for key, value in adapter.state_dict().items()}
+                pipe.load_lora_weights(state, adapter_name=names[-1])
+            pipe.set_adapters(names, adapter_weights=[adapter.scale for adapter in adapters])
+        changed = sum(isinstance(layer, BaseTunerLayer) for layer in pipe.transformer.modules())
+        return StepEffect(changed, total)
+
+    def _fuse(self, pipe: Any, adapters: Sequence[Match]) -> StepEffect:
+        effect = self._attach(pipe, adapters)
+        with _lifted(pipe.transformer):
+            pipe.fuse_lora(components=["transformer"])
+            pipe.unload_lora_weights()
+        return effect
+
+    def _quantize(self, pipe: Any, scheme: str) -> StepEffect:
+        quantization.check_scheme(scheme, self.device, SCHEMES)
+        transformer = pipe.transformer
+        linears = list(_linears(transformer))
+        if scheme == quantization.STORAGE:
+            transformer.enable_layerwise_casting(storage_dtype=quantization.FP8, compute_dtype=DTYPE)
+            done = sum(layer.weight.dtype is quantization.FP8 for layer in linears)
+        else:
+            done = _quantize_torchao(transformer, linears)
+        return StepEffect(done, len(linears))
+
+    def _compile(self, pipe: Any) -> StepEffect:
+        blocks = repeated_blocks(pipe.transformer)
+        own_code([block for _, block in blocks])
+        pipe.transformer.compile_repeated_blocks(dynamic=None)
+        done = sum(block._compiled_call_impl is not None for _, block in blocks)  # noqa: SLF001 - nn.Module.compile leaves no other trace
+        return StepEffect(done, len(blocks))
+
+
+def _linears(transformer: torch.nn.Module) -> Iterator[torch.nn.Linear]:
+    """Yield the model's own Linear layers, not those of a LoRA."""
+    for name, layer in transformer.named_modules():
+        if isinstance(layer, torch.nn.Linear) and ".lora_" not in name:
+            yield layer
+
+
+@contextlib.contextmanager
+def _lifted(transformer: torch.nn.Module) -> Iterator[None]:
+    """Hold weights that are stored as fp8 as bf16 for a while: PEFT cannot compute with them, nor add to them."""
+    stored = [layer for layer in _linears(transformer) if layer.weight.dtype is quantization.FP8]
+    for layer in stored:
+        layer.to(DTYPE)
+    try:
+        yield
+    finally:
+        for layer in stored:
+            layer.to(quantization.FP8)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep out of the terminal what diffusers logs of steps, on which nobody could act."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with quiet():
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _quantize_torchao(transformer: torch.nn.Module, linears: Sequence[torch.nn.Linear]) -> int:
+    from torchao.quantization import (  # noqa: PLC0415 - optional
+        Float8DynamicActivationFloat8WeightConfig,
+        PerRow,
+        quantize_,
+    )
+
+    wanted = {id(layer) for layer in linears}
+    before = {id(layer): type(layer.weight.data) for layer in linears}
+    # torchao's default switches on inductor's tuning for the whole process: other arms would compile otherwise.
+    config = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False)
+    quantize_(transformer, config, filter_fn=lambda layer, _: id(layer) in wanted)
+    return sum(type(layer.weight.data) is not before[id(layer)] for layer in linears)
+
+
+def _modules(pipe: Any) -> torch.nn.ModuleList:
+    return torch.nn.ModuleList(part for part in pipe.components.values() if isinstance(part, torch.nn.Module))
+
+
+def _negative(name: str) -> str:
+    return f"negative_{name}"
+
+
+def _unpacked(latents: torch.Tensor, request: Request) -> torch.Tensor:
+    """Return latents of (1, tokens, 64), patches of 2 x 2, as (1, 16, height / 8, width / 8)."""
+    height, width = request.height // 16, request.width // 16
+    patches = latents.view(1, height, width, -1, 2, 2)
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(1, -1, 2 * height, 2 * width)
+
+
+@contextlib.contextmanager
+def _told(pipe: Any, tick: Tick) -> Iterator[None]:
+    """Tick where the bar of progress begins and where it goes on: as steps begin, and after the last."""
+
+    class Bar:
+        def update(self, *_: Any) -> None:
+            tick()
+
+    @contextlib.contextmanager
+    def bar(*_: Any, **__: Any) -> Iterator[Bar]:
+        tick()
+        yield Bar()
+
+    pipe.progress_bar = bar
+    try:
+        yield
+    finally:
+        del pipe.progress_bar
+
+
+def _build_users(model: UserBuilt, weights_on: str) -> Any:
+    try:
+        pipe = model.build(device=weights_on)
+    except Exception as error:
+        first = str(error).strip().splitlines()[:1]
+        raise ModelError(
+            f"the build function {model.name} raised {type(error).__name__}: {''.join(first)}"
+        ) from error
+    if not isinstance(pipe, DiffusionPipeline) or not hasattr(pipe, "transformer"):
+        raise ModelError(
+            f"the build function {model.name} returned {type(pipe).__name__}; "
+            "a diffusers pipeline with a transformer is needed, such as QwenImagePipeline"
+        )
+    return pipe

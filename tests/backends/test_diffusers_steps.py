@@ -1,0 +1,154 @@
+"""The steps on diffusers' real pipelines, tiny, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_loraperf.backends.diffusers import Diffusers
+from pytest_loraperf.backends.protocol import Choices
+from pytest_loraperf.bench import Bench
+from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
+from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.models import parse_model
+from pytest_loraperf.options import Settings
+from pytest_loraperf.session import Session
+from pytest_loraperf.strategies import COMPILE, FUSE, SHIPPED, Step, StepKind, Strategies, Strategy
+
+CPU = Device("cpu", "CPU")
+MODELS = ("synthetic:tiny", "synthetic:flux:tiny")
+LAYERS = {"synthetic:tiny": (28, 32, 34), "synthetic:flux:tiny": (20, 25, 30)}
+"""With a LoRA, stored as fp8 (diffusers leaves out what is named norm), and all."""
+OWN = Strategy("compiled", (FUSE, COMPILE))
+NAMES = [strategy.name for strategy in SHIPPED]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    session = Session(Settings(model=request.param, device="cpu", backend="diffusers"), Strategies([OWN]))
+    yield session.bench()
+    session.close()
+
+
+def latents(bench: Bench, name: str) -> torch.Tensor:
+    request = Session(Settings(model=str(bench.model), device="cpu"), Strategies()).request()
+    return bench.output(name, request).latents
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_strategy_is_carried_out(bench: Bench, name: str) -> None:
+    with_lora, stored, total = LAYERS[str(bench.model)]
+    steps = {record.name: record.effect for record in bench.arm(name).setup[1:]}
+    for step, effect in steps.items():
+        if step in ("attach", "fuse"):
+            assert (effect.layers, effect.total) == (with_lora, total)
+        elif step == "quantize[fp8_storage]":
+            assert (effect.layers, effect.total) == (stored, total)
+        else:
+            assert step == "offload[group]"
+            assert effect.layers == effect.total > 0
+            assert effect.note == "the weights are in host memory already: no GPU here"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "quantize_then_fuse"])
+def test_the_lora_is_in_its_layers(bench: Bench, name: str) -> None:
+    gains = bench.arm(name).gains
+    assert len(gains) == LAYERS[str(bench.model)][0]
+    assert all(0.9 < gain < 1.1 for gain in gains.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_near_to_those_of_the_attached_lora(bench: Bench, name: str) -> None:
+    reference, other = latents(bench, "standard_lora"), latents(bench, name)
+    assert reference.shape == (1, 16, 8, 8)
+    assert torch.linalg.vector_norm(other - reference) < 0.1 * torch.linalg.vector_norm(reference)
+    assert not torch.equal(other, latents(bench, "no_lora"))
+
+
+def test_without_its_lora_the_gain_is_zero(bench: Bench) -> None:
+    arm, backend = bench.arm("standard_lora"), bench.shop.backend
+    effect = bench._effect
+    assert effect is not None
+    arm.pipeline.disable_lora()
+    try:
+        gains = backend.effect_gains(arm.pipeline, effect)
+    finally:
+        arm.pipeline.enable_lora()
+    assert all(abs(gain) < 0.1 for gain in gains.values())
+
+
+def test_ticks_as_steps_begin_and_after_the_last(bench: Bench) -> None:
+    ticks: list[int] = []
+    pipe = bench.arm("no_lora").pipeline
+    request = Session(Settings(model=str(bench.model), device="cpu"), Strategies()).request()
+    bench.shop.backend.generate(pipe, request, lambda: ticks.append(1))
+    assert len(ticks) == request.steps + 1
+
+
+def test_parking_and_back_changes_nothing(bench: Bench) -> None:
+    pipe, backend = bench.arm("lora_then_quantize").pipeline, bench.shop.backend
+    before = latents(bench, "lora_then_quantize")
+    backend.unpark(pipe, backend.park(pipe))
+    request = Session(Settings(model=str(bench.model), device="cpu"), Strategies()).request()
+    assert torch.equal(backend.generate(pipe, request).latents.float(), before)
+
+
+def test_compiles_its_blocks() -> None:
+    backend = Diffusers(CPU)
+    pipe = backend.build(parse_model("synthetic:tiny"), CPU, on_cpu=False)
+    effect = backend.apply(pipe, COMPILE, ())
+    assert (effect.layers, effect.total) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("choices", "steps", "message"),
+    [
+        (
+            Choices(scheme="fp8_compute"),
+            (Step(StepKind.QUANTIZE),),
+            "quantization scheme 'fp8_compute': allowed are auto, fp8_storage, torchao_fp8_w8a8",
+        ),
+        (Choices(offload="stream"), (Step(StepKind.OFFLOAD),), "offload scheme 'stream': allowed are group"),
+        (Choices(), (Step(StepKind.OFFLOAD, "diffsynth"),), "offload scheme 'diffsynth': allowed are group"),
+    ],
+)
+def test_schemes_of_others_are_refused(choices: Choices, steps: Any, message: str) -> None:
+    with pytest.raises(StrategyError, match=message):
+        Diffusers(CPU).recipe(Strategy("own", steps), CPU, choices)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            "synthetic:wan:tiny",
+            "synthetic:wan:tiny: the backend diffusers builds qwen-image, flux; use one of these",
+        ),
+        (
+            "synthetic:full",
+            "synthetic:full has billions of parameters and needs a CUDA device; use synthetic:tiny",
+        ),
+        (
+            lambda device: device,
+            "the build function .* returned str; a diffusers pipeline with a transformer is needed",
+        ),
+        (lambda device: [][1], "the build function .* raised IndexError: list index out of range"),  # noqa: ARG005 - called by name
+    ],
+)
+def test_what_cannot_be_built(model: object, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Diffusers(CPU).build(parse_model(model), CPU, on_cpu=False)
+
+
+def test_a_folder_without_a_pipeline(tmp_path: Any) -> None:
+    with pytest.raises(ModelError, match="pretrained:.*: diffusers cannot load it: "):
+        Diffusers(CPU).build(parse_model(f"pretrained:{tmp_path}"), CPU, on_cpu=False)
+
+
+def test_an_image_to_edit_is_refused(bench: Bench) -> None:
+    request = Session(Settings(model="synthetic:tiny", device="cpu"), Strategies()).request()
+    with pytest.raises(LoraperfError, match="edit_image: the backend diffusers takes none"):
+        bench.shop.backend.generate(bench.arm("no_lora").pipeline, request.with_changes(edit_image="a.png"))
