@@ -228,7 +228,7 @@ OPTIONS = (
         "--loraperf-offload",
         "offload",
         one_of(*OFFLOAD_SCHEMES),
-        "how offload steps offload: auto and stream bring blocks ahead of their call, diffsynth as DiffSynth does, "
+        "how steps offload: auto and stream bring blocks ahead of their call, diffsynth as DiffSynth does, "
         "group by diffusers' group offloading, which is auto there",
         "SCHEME",
     ),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from pytest_loraperf.backends import group_offloading, offloading, parking, quantization
 from pytest_loraperf.backends.blocks import own_code, repeated_blocks
@@ -170,10 +171,8 @@ class Diffusers:
         parking.unpark(parked)
 
     def _attach(self, pipe: Any, adapters: Sequence[Match]) -> StepEffect:
-        from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415 - heavy
-
         total = sum(1 for _ in _linears(pipe.transformer))
-        names = []
+        names: list[str] = []
         with _lifted(pipe.transformer):
             for adapter in adapters:
                 names.append(f"loraperf_{len(names)}")

@@ -6,8 +6,18 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import diffusers
 import torch
+from accelerate import init_empty_weights
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLQwenImage,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+)
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -61,7 +71,7 @@ def build_synthetic(model: Synthetic, *, device: str, weights_on: str, dtype: to
 
 
 def _qwen_image(full: bool) -> Any:
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**QWEN_SHIFT)
+    scheduler = FlowMatchEulerDiscreteScheduler(**QWEN_SHIFT)
     parts: dict[str, Any] = {"vae": None, "text_encoder": None, "tokenizer": None}
     small = {
         "num_layers": 2,
@@ -71,27 +81,27 @@ def _qwen_image(full: bool) -> Any:
         "axes_dims_rope": (8, 12, 12),
     }
     with torch.device("meta"):
-        transformer = diffusers.QwenImageTransformer2DModel(**({} if full else small))
+        transformer = QwenImageTransformer2DModel(**({} if full else small))
         if not full:
-            parts["vae"] = diffusers.AutoencoderKLQwenImage(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+            parts["vae"] = AutoencoderKLQwenImage(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
     _keep_rope(transformer, {} if full else small)
     if not full:
         parts["tokenizer"] = tiny_tokenizer()
         parts["text_encoder"] = _on_meta(
             Qwen2_5_VLForConditionalGeneration, tiny_config(parts["tokenizer"], TINY_TEXT)
         )
-    return diffusers.QwenImagePipeline(scheduler=scheduler, transformer=transformer, **parts)
+    return QwenImagePipeline(scheduler=scheduler, transformer=transformer, **parts)
 
 
 def _keep_rope(transformer: torch.nn.Module, config: Mapping[str, Any]) -> None:
     """Give Qwen's tables of rotations their values: they are plain attributes, neither Parameters nor buffers."""
     axes = config.get("axes_dims_rope", (16, 56, 56))
-    kind = type(transformer.pos_embed)
+    kind: Any = type(transformer.pos_embed)
     transformer.pos_embed = kind(theta=10000, axes_dim=list(axes), scale_rope=True)
 
 
 def _flux(full: bool) -> Any:
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**FLUX_SHIFT)
+    scheduler = FlowMatchEulerDiscreteScheduler(**FLUX_SHIFT)
     names = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     parts: dict[str, Any] = dict.fromkeys(names)
     small = {
@@ -104,9 +114,9 @@ def _flux(full: bool) -> Any:
         "axes_dims_rope": (8, 12, 12),
     }
     with torch.device("meta"):
-        transformer = diffusers.FluxTransformer2DModel(guidance_embeds=True, **({} if full else small))
+        transformer = FluxTransformer2DModel(guidance_embeds=True, **({} if full else small))
         if not full:
-            parts["vae"] = diffusers.AutoencoderKL(
+            parts["vae"] = AutoencoderKL(
                 latent_channels=16,
                 block_out_channels=[8] * 4,
                 down_block_types=["DownEncoderBlock2D"] * 4,
@@ -136,13 +146,11 @@ def _flux(full: bool) -> Any:
             _on_meta(CLIPTextModel, clip),
             _on_meta(T5EncoderModel, t5),
         )
-    return diffusers.FluxPipeline(scheduler=scheduler, transformer=transformer, **parts)
+    return FluxPipeline(scheduler=scheduler, transformer=transformer, **parts)
 
 
 def _on_meta(kind: Any, config: Any) -> Any:
     """Return a model without values but for its buffers, which are computed and not drawn."""
-    from accelerate import init_empty_weights  # noqa: PLC0415 - only for tiny text encoders
-
     with init_empty_weights(include_buffers=False):
         return kind(config)
 
@@ -164,7 +172,7 @@ def build_pretrained(source: str, *, weights_on: str, dtype: torch.dtype) -> Any
         ModelError: it cannot be loaded; the message has the cause.
     """
     try:
-        return diffusers.DiffusionPipeline.from_pretrained(source, torch_dtype=dtype).to(weights_on)
+        return DiffusionPipeline.from_pretrained(source, torch_dtype=dtype).to(weights_on)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         first = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(f"pretrained:{source}: diffusers cannot load it: {first}") from error

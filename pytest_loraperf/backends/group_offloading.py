@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from diffusers.hooks import apply_group_offloading
 
 from pytest_loraperf.backends.protocol import StepEffect
 
@@ -20,8 +21,6 @@ def offload(pipe: Any, device: str) -> StepEffect:
 
     diffusers keeps no block on the device, however much room there is: the card's size changes nothing.
     """
-    from diffusers.hooks import apply_group_offloading  # noqa: PLC0415 - heavy
-
     on_gpu = torch.device(device).type == "cuda"
     layers = 0
     for name, module in pipe.components.items():

@@ -135,7 +135,7 @@ def test_schemes_of_others_are_refused(choices: Choices, steps: Any, message: st
             lambda device: device,
             "the build function .* returned str; a diffusers pipeline with a transformer is needed",
         ),
-        (lambda device: [][1], "the build function .* raised IndexError: list index out of range"),  # noqa: ARG005 - called by name
+        (int, "the build function int raised TypeError: "),
     ],
 )
 def test_what_cannot_be_built(model: object, message: str) -> None:
@@ -144,7 +144,7 @@ def test_what_cannot_be_built(model: object, message: str) -> None:
 
 
 def test_a_folder_without_a_pipeline(tmp_path: Any) -> None:
-    with pytest.raises(ModelError, match="pretrained:.*: diffusers cannot load it: "):
+    with pytest.raises(ModelError, match=r"pretrained:.*: diffusers cannot load it: "):
         Diffusers(CPU).build(parse_model(f"pretrained:{tmp_path}"), CPU, on_cpu=False)
 
 

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from pytest_loraperf.backends.pretrained import LONGEST_REASON, build_pretrained
 from pytest_loraperf.backends.synthetic import TINY, build_synthetic, scaled_dit, tiny_vae
-from pytest_loraperf.backends.synthetic_text import tiny_text_encoder, tiny_tokenizer
+from pytest_loraperf.backends.synthetic_text import tiny_text_encoder
+from pytest_loraperf.backends.tiny_text import tiny_tokenizer
 from pytest_loraperf.errors import ModelError
 from pytest_loraperf.models import Synthetic
 from pytest_loraperf.options import Settings

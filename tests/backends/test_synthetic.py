@@ -19,7 +19,7 @@ from PIL import Image
 
 from pytest_loraperf.backends import synthetic
 from pytest_loraperf.backends.synthetic import TINY, assemble, build_synthetic, has_image, scaled_dit
-from pytest_loraperf.backends.synthetic_text import SPECIAL_TOKENS, tiny_tokenizer
+from pytest_loraperf.backends.tiny_text import SPECIAL_TOKENS, tiny_tokenizer
 from pytest_loraperf.backends.weights import fill
 from pytest_loraperf.errors import ModelError
 from pytest_loraperf.lora import linear_shapes
