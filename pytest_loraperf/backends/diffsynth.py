@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pytest_loraperf.backends import offloading, parking, quantization, streaming
-from pytest_loraperf.backends.pipelines import describe
 from pytest_loraperf.backends.blocks import own_code, repeated_blocks
+from pytest_loraperf.backends.pipelines import describe
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet, warnings_shown

@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+# The inner runs share this process, and what it imports of torch can be imported only once in it.
+import pytest_loraperf.backends.diffusers  # noqa: F401
+
 TEST = """
     def test_it(fused_pipeline):
         assert type(fused_pipeline.pipeline).__module__.startswith("diffusers")
