@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers.hooks import apply_group_offloading
+from torch._subclasses.fake_tensor import FakeTensor
 
 from pytest_loraperf.backends.protocol import StepEffect
 
@@ -26,17 +27,25 @@ def offload(pipe: Any, device: str) -> StepEffect:
     for name, module in pipe.components.items():
         if not isinstance(module, torch.nn.Module):
             continue
-        blocks = {"offload_type": "block_level", "num_blocks_per_group": 1}
+        streamed = on_gpu and not _without_values(module)
+        # A stream brings the next block while one is computed: two are on the device, as in a group of two.
+        size = 1 if streamed or not on_gpu else 2
+        blocks = {"offload_type": "block_level", "num_blocks_per_group": size}
         how = blocks if name == "transformer" else {"offload_type": "leaf_level"}
         apply_group_offloading(
             module,
             onload_device=torch.device(device),
             offload_device=torch.device("cpu"),
-            use_stream=on_gpu,
+            use_stream=streamed,
             **how,
         )
         layers += len(_groups(module))
     return StepEffect(layers, layers, "" if on_gpu else "the weights are in host memory already: no GPU here")
+
+
+def _without_values(module: torch.nn.Module) -> bool:
+    """Whether this is a forecast: what has no values cannot be pinned, which diffusers does for streams."""
+    return any(isinstance(parameter, FakeTensor) for parameter in module.parameters())
 
 
 @contextlib.contextmanager
