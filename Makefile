@@ -1,6 +1,7 @@
 # A fresh machine needs make and Python 3.11 or newer; everything else goes into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
+VENV1 ?= $(VENV)-diffsynth1
 GPU_BUDGET ?= 80GB
 PYTEST_ARGS ?=
 
@@ -8,10 +9,10 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTEST := $(VENV)/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint
+.PHONY: help demo test test-diffsynth1 lint
 
 help: ## list what make can do
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
 	@echo
 	@echo '  PYTHON=$(PYTHON) VENV=$(VENV) GPU_BUDGET=$(GPU_BUDGET) PYTEST_ARGS="$(PYTEST_ARGS)" can be set on the command line.'
 
@@ -21,6 +22,9 @@ demo: $(VENV)/.installed-test ## run the example strategies against a budget of 
 
 test: $(VENV)/.installed-test ## run the test suite
 	$(PYTEST) $(PYTEST_ARGS)
+
+test-diffsynth1: $(VENV1)/.installed ## run the tests of the backend for DiffSynth 1.1, in an environment of its own
+	$(VENV1)/bin/python -m pytest -n 0 tests/diffsynth1 $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-lint ## run ruff and mypy
 	$(VENV)/bin/ruff check
@@ -43,4 +47,14 @@ $(VENV)/.installed-test: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
 	$(PIP) install -e '.[diffsynth,torchao]' --group test
+	@touch $@
+
+# DiffSynth 1.1 and 2.x exclude one another, and 1.1 needs an older transformers. Its environment lies over the first
+# one: what both can use, PyTorch above all, is found there through a .pth file and is not downloaded again. That pip
+# finds diffusers there, which needs a newer huggingface-hub, is no error: nothing here uses it.
+$(VENV1)/.installed: $(VENV)/.installed-test pyproject.toml
+	$(VENV)/bin/python -m venv $(VENV1)
+	$(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		>"$$($(VENV1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first-environment.pth"
+	$(VENV1)/bin/python -m pip --disable-pip-version-check install --quiet -e '.[diffsynth1]'
 	@touch $@

@@ -9,6 +9,13 @@ import pytest
 pytest_plugins = ["pytester"]
 
 
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say that a default run leaves out the tests of DiffSynth 1.1."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return None
+    return "tests/diffsynth1: left out, DiffSynth 1.1 needs an environment of its own: make test-diffsynth1"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def not_on_github() -> Iterator[None]:
     """Keep runs in runs from writing annotations and summaries where these tests run on GitHub themselves."""

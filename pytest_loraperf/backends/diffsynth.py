@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from pytest_loraperf.backends import offloading, parking, quantization, streaming
 from pytest_loraperf.backends.blocks import own_code, repeated_blocks
+from pytest_loraperf.backends.generation import generate
 from pytest_loraperf.backends.pipelines import describe
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
-from pytest_loraperf.backends.quiet import quiet, warnings_shown
-from pytest_loraperf.backends.synthetic import build_synthetic, decoder, has_image
-from pytest_loraperf.errors import LoraperfError, ModelError
+from pytest_loraperf.backends.quiet import quiet
+from pytest_loraperf.backends.synthetic import build_synthetic
+from pytest_loraperf.backends.user_built import build_users
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match, linear_shapes
 from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.timing import NO_TICK, Tick
-from pytest_loraperf.models import QWEN_IMAGE, ModelSpec, Pretrained, Synthetic, UserBuilt
+from pytest_loraperf.models import QWEN_IMAGE, ModelSpec, Pretrained, Synthetic
 from pytest_loraperf.order.runtime.declared import declared
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Step, StepKind, Strategy
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from diffsynth.diffusion.base_pipeline import BasePipeline
 
 DTYPE = torch.bfloat16
-MIN_STEPS = 2
 
 
 class DiffSynth:
@@ -82,7 +81,7 @@ class DiffSynth:
                 )
             if isinstance(model, Pretrained):
                 return build_pretrained(model.source, device=compute, weights_on=weights_on, dtype=DTYPE)
-            return _build_users(model, compute, weights_on)
+            return build_users(model, compute, weights_on)
 
     def lora_shapes(self, pipeline: BasePipeline) -> dict[str, tuple[int, int]]:
         """Return the Linear layers of ``pipe.dit``, as (out_features, in_features)."""
@@ -121,25 +120,7 @@ class DiffSynth:
 
     def generate(self, pipeline: BasePipeline, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run DiffSynth's own ``__call__``, keep the latents that it decodes, and tell of the steps."""
-        if request.steps < MIN_STEPS:
-            given = request.steps
-            raise LoraperfError(f"request: steps={given}; DiffSynth's scheduler gives NaN below {MIN_STEPS}")
-        arguments: dict[str, Any] = {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "cfg_scale": request.cfg,
-            "height": request.height,
-            "width": request.width,
-            "num_inference_steps": request.steps,
-            "seed": request.seed,
-            "progress_bar_cmd": partial(_told, tick),
-            **request.extra,
-        }
-        if request.edit_image is not None:
-            arguments["edit_image"] = _open_image(request.edit_image)
-        with warnings_shown(), decoded_latents(decoder(pipeline)) as latents:
-            image = pipeline(**arguments)
-        return Generation(latents[-1], image if has_image(pipeline) else None)
+        return generate(pipeline, request, tick)
 
     def park(self, pipeline: BasePipeline, kept: parking.Parked | None = None) -> parking.Parked:
         """Move what its modules hold on the computing device into host memory; what is offloaded goes back there.
@@ -203,62 +184,3 @@ def _layer(pipe: BasePipeline, name: str) -> torch.nn.Module:
     if streamed is not None:
         streamed.reach(layer)
     return layer
-
-
-def _build_users(model: UserBuilt, compute: str, weights_on: str) -> BasePipeline:
-    try:
-        pipe = model.build(device=weights_on)
-    except Exception as error:
-        first = str(error).strip().splitlines()[:1]
-        raise ModelError(
-            f"the build function {model.name} raised {type(error).__name__}: {''.join(first)}"
-        ) from error
-    if not isinstance(getattr(pipe, "dit", None), torch.nn.Module):
-        raise ModelError(
-            f"the build function {model.name} returned {type(pipe).__name__}; "
-            "a DiffSynth pipeline with a dit is needed, such as QwenImagePipeline"
-        )
-    # DiffSynth set both when it was built, for where the weights are.
-    pipe.device, pipe.device_type = compute, torch.device(compute).type
-    return pipe
-
-
-def _told(tick: Tick, timesteps: Iterable[Any]) -> Iterator[Any]:
-    for timestep in timesteps:
-        tick()
-        yield timestep
-    tick()
-
-
-def _open_image(path: str) -> Any:
-    from PIL import Image  # noqa: PLC0415 - only where a request edits an image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise LoraperfError(f"request: edit_image {path!r} cannot be read: {error}") from error
-
-
-@contextlib.contextmanager
-def decoded_latents(vae: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect what the VAE is asked to decode; it is decoded all the same.
-
-    Some pipelines call ``vae.decode``, others the decoder itself, whose ``forward`` runs.
-    """
-    seen: list[torch.Tensor] = []
-    name = "decode" if hasattr(vae, "decode") else "forward"
-    decode: Callable[..., Any] = getattr(vae, name)
-
-    def tapped(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        seen.append(latents)
-        return decode(latents, *args, **kwargs)
-
-    own = vars(vae).get(name)
-    setattr(vae, name, tapped)
-    try:
-        yield seen
-    finally:
-        delattr(vae, name)
-        if own is not None:
-            setattr(vae, name, own)

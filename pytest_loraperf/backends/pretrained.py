@@ -1,4 +1,4 @@
-"""Pretrained Qwen-Image pipelines, by DiffSynth's ``ModelConfig``: from a hub or from a folder."""
+"""Pretrained Qwen-Image pipelines, by the ``ModelConfig`` of DiffSynth 1.1 or 2.x: from a hub or from a folder."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def build_pretrained(
         for part in parts.all:
             _find(part, source)
         for part in parts.models:
-            part.computation_device = weights_on
+            # 2.x loads to where it computes; 1.1, which has no such field, to where it offloads to.
+            place = "computation_device" if hasattr(part, "computation_device") else "offload_device"
+            setattr(part, place, weights_on)
         pipe = QwenImagePipeline.from_pretrained(
             torch_dtype=dtype,
             device=device,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,35 +11,34 @@ from diffsynth.models.qwen_image_dit import QwenEmbedRope, QwenImageDiT, QwenIma
 from diffsynth.models.qwen_image_vae import QwenImageVAE
 from diffsynth.pipelines.qwen_image import QwenImagePipeline, QwenImageUnit_PromptEmbedder
 
+from pytest_loraperf.backends.latents_only import LatentsOnly, decoder, has_image
+from pytest_loraperf.backends.synthetic_sizes import (
+    FULL_TEXT_WIDTH,
+    LATENT_CHANNELS,
+    PATCHED,
+    TINY,
+    DitSize,
+    seeded_prompt,
+)
 from pytest_loraperf.backends.synthetic_text import tiny_processor, tiny_text_encoder
 from pytest_loraperf.backends.tiny_text import tiny_tokenizer
 from pytest_loraperf.backends.weights import fill
 from pytest_loraperf.errors import ModelError
 from pytest_loraperf.models import SyntheticSize
 
-LATENT_CHANNELS = 16
-PATCHED = LATENT_CHANNELS * 4
-PROMPT_TOKENS = 200
-FULL_TEXT_WIDTH = 3584
-
-
-@dataclass(frozen=True)
-class DitSize:
-    """The dimensions of a scaled ``QwenImageDiT``; widths are multiples of 16, as fp8 products need."""
-
-    layers: int
-    heads: int
-    head_dim: int
-    text_width: int
-    rope_axes: tuple[int, int, int]
-
-    @property
-    def width(self) -> int:
-        """The width of the residual stream."""
-        return self.heads * self.head_dim
-
-
-TINY = DitSize(layers=2, heads=2, head_dim=32, text_width=64, rope_axes=(8, 12, 12))
+__all__ = [
+    "FULL_TEXT_WIDTH",
+    "TINY",
+    "DitSize",
+    "LatentsOnly",
+    "assemble",
+    "build_synthetic",
+    "decoder",
+    "has_image",
+    "replace_prompt_embedder",
+    "scaled_dit",
+    "tiny_vae",
+]
 
 
 def build_synthetic(
@@ -90,17 +87,6 @@ def assemble(size: SyntheticSize, *, device: torch.device | str, dtype: torch.dt
     return pipe
 
 
-def has_image(pipe: Any) -> bool:
-    """Whether the pipeline decodes images, and not latents only."""
-    return not isinstance(decoder(pipe), LatentsOnly)
-
-
-def decoder(pipe: Any) -> torch.nn.Module:
-    """Return what decodes latents: ``pipe.vae``, or ``pipe.vae_decoder`` where there are two halves."""
-    found: torch.nn.Module = pipe.vae if hasattr(pipe, "vae") else pipe.vae_decoder
-    return found
-
-
 def scaled_dit(size: DitSize) -> QwenImageDiT:
     """Return a ``QwenImageDiT`` of another size, its parameters on the meta device.
 
@@ -130,29 +116,6 @@ def tiny_vae() -> QwenImageVAE:
         return QwenImageVAE(base_dim=8, z_dim=LATENT_CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
 
 
-class LatentsOnly(torch.nn.Module):
-    """Stands where the VAE is, so that DiffSynth's ``__call__`` runs to its end; it decodes nothing."""
-
-    def decode(self, latents: torch.Tensor, **_: Any) -> torch.Tensor:
-        """Return a placeholder of shape (1, 3, 8, 8), which nobody looks at."""
-        return torch.zeros(1, 3, 8, 8, dtype=latents.dtype)
-
-    def forward(self, latents: torch.Tensor, **_: Any) -> torch.Tensor:
-        """Return the same placeholder, for pipelines that call their decoder."""
-        return self.decode(latents)
-
-    def encode(self, *_: Any, **__: Any) -> torch.Tensor:
-        """Refuse an image.
-
-        Raises:
-            ModelError: always; there is nothing that could encode it.
-        """
-        raise ModelError(
-            "synthetic:full has no VAE and takes no image; leave the image out, "
-            "or use synthetic:tiny or a pretrained model"
-        )
-
-
 class SeededPrompt(QwenImageUnit_PromptEmbedder):  # type: ignore[misc]  # DiffSynth is untyped
     """Stands where the text encoder's unit is: the same prompt gives the same random embeddings."""
 
@@ -162,13 +125,7 @@ class SeededPrompt(QwenImageUnit_PromptEmbedder):  # type: ignore[misc]  # DiffS
 
     def process(self, pipe: Any, prompt: str, **_: Any) -> dict[str, torch.Tensor]:
         """Return embeddings of shape (1, 200, width) in the pipeline's dtype, and a mask of ones."""
-        seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") >> 1
-        generator = torch.Generator("cpu").manual_seed(seed)
-        embeddings = torch.randn(1, PROMPT_TOKENS, self.width, generator=generator)
-        return {
-            "prompt_emb": embeddings.to(pipe.device, pipe.torch_dtype),
-            "prompt_emb_mask": torch.ones(1, PROMPT_TOKENS, dtype=torch.long, device=pipe.device),
-        }
+        return seeded_prompt(pipe, prompt, self.width)
 
 
 def replace_prompt_embedder(pipe: QwenImagePipeline, width: int) -> None:

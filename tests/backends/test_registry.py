@@ -22,8 +22,17 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         load_backend(CPU, name)
 
 
+def test_a_backend_for_the_other_major_version_of_the_library() -> None:
+    expected = (
+        r"^the backend diffsynth1 is for diffsynth 1\.x, but 2\.[\d.]+ is installed; use --loraperf-backend=diffsynth, "
+        r"or, in an environment of its own, pip install 'pytest-loraperf\[diffsynth1\]'$"
+    )
+    with pytest.raises(LoraperfError, match=expected):
+        load_backend(CPU, "diffsynth1")
+
+
 def test_an_unknown_name() -> None:
-    with pytest.raises(LoraperfError, match="backend: got 'comfy'; allowed are diffsynth, diffusers"):
+    with pytest.raises(LoraperfError, match="backend: got 'comfy'; allowed are diffsynth, diffsynth1, diffusers"):
         load_backend(CPU, "comfy")
 
 
@@ -37,4 +46,4 @@ def test_an_unknown_name_is_refused_before_anything_is_run(pytester: pytest.Pyte
         result = pytester.runpytest("--loraperf-backend=comfy")
     source = "ini value loraperf_backend" if way == "ini" else "--loraperf-backend"
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*{source}: got 'comfy'; allowed are *diffsynth, diffusers*"])
+    result.stderr.fnmatch_lines([f"*{source}: got 'comfy'; allowed are *diffsynth, diffsynth1, diffusers*"])

@@ -1,0 +1,87 @@
+"""One generation by a DiffSynth pipeline of either line: both are called alike."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from pytest_loraperf.backends.latents_only import decoder, has_image
+from pytest_loraperf.backends.protocol import Generation
+from pytest_loraperf.backends.quiet import warnings_shown
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.measure.timing import NO_TICK, Tick
+from pytest_loraperf.request import Request
+
+MIN_STEPS = 2
+
+
+def generate(pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
+    """Run DiffSynth's own ``__call__``, keep the latents that it decodes, and tell of the steps.
+
+    Raises:
+        LoraperfError: too few steps, or an edit image that cannot be read.
+    """
+    if request.steps < MIN_STEPS:
+        given = request.steps
+        raise LoraperfError(f"request: steps={given}; DiffSynth's scheduler gives NaN below {MIN_STEPS}")
+    arguments: dict[str, Any] = {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "cfg_scale": request.cfg,
+        "height": request.height,
+        "width": request.width,
+        "num_inference_steps": request.steps,
+        "seed": request.seed,
+        "progress_bar_cmd": partial(_told, tick),
+        **request.extra,
+    }
+    if request.edit_image is not None:
+        arguments["edit_image"] = _open_image(request.edit_image)
+    with warnings_shown(), decoded_latents(decoder(pipeline)) as latents:
+        image = pipeline(**arguments)
+    return Generation(latents[-1], image if has_image(pipeline) else None)
+
+
+def _told(tick: Tick, timesteps: Iterable[Any]) -> Iterator[Any]:
+    for timestep in timesteps:
+        tick()
+        yield timestep
+    tick()
+
+
+def _open_image(path: str) -> Any:
+    from PIL import Image  # noqa: PLC0415 - only where a request edits an image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise LoraperfError(f"request: edit_image {path!r} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def decoded_latents(vae: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect what the VAE is asked to decode; it is decoded all the same.
+
+    Some pipelines call ``vae.decode``, others the decoder itself, whose ``forward`` runs.
+    """
+    seen: list[torch.Tensor] = []
+    name = "decode" if hasattr(vae, "decode") else "forward"
+    decode: Callable[..., Any] = getattr(vae, name)
+
+    def tapped(latents: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen.append(latents)
+        return decode(latents, *args, **kwargs)
+
+    own = vars(vae).get(name)
+    setattr(vae, name, tapped)
+    try:
+        yield seen
+    finally:
+        delattr(vae, name)
+        if own is not None:
+            setattr(vae, name, own)
