@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from ctypes import Structure
+from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
@@ -105,6 +106,7 @@ class Cap:
     def _patch(self, module: Any, name: str, replacement: Callable[..., Any]) -> None:
         real = getattr(module, name)
 
+        @wraps(real)
         def told(*args: Any, **kwargs: Any) -> Any:
             return replacement(real(*args, **kwargs), *args, **kwargs)
 

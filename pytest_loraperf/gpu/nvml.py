@@ -6,6 +6,7 @@ Everything here asks; nothing here changes a setting of the GPU. A ``uuid`` is t
 from __future__ import annotations
 
 import atexit
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +23,6 @@ THROTTLE_REASONS = {
     pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power brake",
 }
 """The driver's bits that slow work down, by name; an idle GPU and clocks that a user set are no throttling."""
-
-
-_memory_info = pynvml.nvmlDeviceGetMemoryInfo
-"""The driver's own answer, also while a smaller card is played to everyone else (``gpu.cap``)."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +129,10 @@ def persistence_mode(uuid: str) -> bool | None:
 
 def _memory(handle: Any) -> Any:
     # The second version tells apart what the driver keeps for itself; drivers before 510 lack it.
-    second = _answer(_memory_info, handle, pynvml.nvmlMemory_v2)
-    return second or _answer(_memory_info, handle)
+    # What is wrapped is the driver's own answer: a smaller card may be played to everyone else (``gpu.cap``).
+    asked = inspect.unwrap(pynvml.nvmlDeviceGetMemoryInfo)
+    second = _answer(asked, handle, pynvml.nvmlMemory_v2)
+    return second or _answer(asked, handle)
 
 
 def _ask(uuid: str, question: Callable[..., Any], *details: Any) -> Any:

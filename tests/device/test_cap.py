@@ -58,6 +58,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
         (torch.cuda, "set_per_process_memory_fraction", lambda share, _: made.fractions.append(share)),
         (pynvml, "nvmlDeviceGetMemoryInfo", lambda *_: Memory(80 * GB, made.free, 80 * GB - made.free)),
         (nvml, "uuid_of", lambda handle: handle),
+        (nvml, "_ready", lambda: True),
     ):
         monkeypatch.setattr(target, name, replacement)
     return made
@@ -108,7 +109,8 @@ def test_another_gpu_is_as_it_is(driver: Driver) -> None:
 
 @pytest.mark.usefixtures("cap")
 def test_our_own_look_at_the_driver_sees_the_whole_card() -> None:
-    assert nvml._memory_info is not pynvml.nvmlDeviceGetMemoryInfo
+    assert pynvml.nvmlDeviceGetMemoryInfo("GPU-a").total == 14 * GB
+    assert nvml._memory("GPU-a").total == 80 * GB
 
 
 def test_the_whole_card_is_given_back(driver: Driver) -> None:
