@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from textwrap import indent
 
@@ -46,6 +47,8 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:randomly -p no:asyncio -p no:rerunfailures")
     pytester.makepyfile(diffusers=DIFFUSERS)
     pytester.syspathinsert()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "diffusers"]:
+        monkeypatch.delitem(sys.modules, name)  # the real one, which tests of the backend import
     monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=":")
     return pytester
 
