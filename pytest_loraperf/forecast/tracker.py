@@ -90,6 +90,11 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
         self.fusion = Fusion(self._give_memory)
         self._blocks: dict[int, tuple[int, Block | None]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say no: nothing is compiled here, and torch's guard against it takes time at each operation."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is DEVICE and type(args[0]) is FakeTensor:
             return args[0].fake_device

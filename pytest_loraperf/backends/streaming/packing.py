@@ -15,17 +15,17 @@ ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies in a block's bytes: its first byte, and how many from its first to its last element."""
+    """Where a tensor lies in a block's bytes, from its first byte on."""
 
     start: int
-    span: int
     dtype: torch.dtype
     size: torch.Size
     stride: tuple[int, ...]
 
     def view(self, block: Tensor) -> Tensor:
-        """Return the tensor in these bytes (uint8, one dimension)."""
-        return block[self.start : self.start + self.span].view(self.dtype).as_strided(self.size, self.stride)
+        """Return the tensor in these bytes, which are seen as elements of its type (one dimension)."""
+        offset = block.storage_offset() + self.start // self.dtype.itemsize
+        return block.as_strided(self.size, self.stride, offset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,8 @@ class Packed:
 
     def views(self, block: Tensor) -> list[Tensor]:
         """Return the tensors as they lie in other bytes that hold, or will hold, a copy of the block."""
-        return [place.view(block) for place in self.places]
+        typed = {dtype: block[: self.size].view(dtype) for dtype in {place.dtype for place in self.places}}
+        return [place.view(typed[place.dtype]) for place in self.places]
 
     def point_at(self, views: Sequence[Tensor]) -> None:
         """Let the tensors be these; they stay the same objects."""
@@ -63,7 +64,7 @@ def places_of(tensors: Iterable[Tensor]) -> tuple[tuple[Place, ...], int]:
         # Strides are kept: another layout may be computed by another kernel, with other rounding.
         steps = (step * (count - 1) for count, step in zip(tensor.shape, tensor.stride(), strict=True))
         span = (sum(steps) + 1) * tensor.element_size()
-        places.append(Place(end, span, tensor.dtype, tensor.shape, tensor.stride()))
+        places.append(Place(end, tensor.dtype, tensor.shape, tensor.stride()))
         end += aligned(span)
     return tuple(places), end
 
