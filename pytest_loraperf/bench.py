@@ -239,6 +239,11 @@ class Bench:
         """Run one generation of an arm that is on the bench, and nothing else: this is what is timed."""
         return self.shop.backend.generate(self.arms[name].pipeline, request, tick)
 
+    def run_aside(self, name: str, request: Request) -> None:
+        """Run one generation that only looks at how memory is used: no arm and no test is charged for it."""
+        with self.shop.alone(), self.shop.ledger.aside(self._holder(name)):
+            self.run(name, request)
+
     def output(self, name: str, request: Request) -> Output:
         """Return what this strategy gives for a request, generated at most once."""
         if (name, request.key) not in self._outputs:

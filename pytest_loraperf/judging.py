@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from pytest_loraperf.verdict.decision import decide
 from pytest_loraperf.verdict.effect import MIN_GAIN, judge_effect
 from pytest_loraperf.verdict.equivalence import Distances, Limits, judge_equivalence
 from pytest_loraperf.verdict.gates import judge_card, judge_faster, judge_latency, judge_ratio, judge_vram
+from pytest_loraperf.verdict.spent import Spent
 
 if TYPE_CHECKING:
     from pytest_loraperf.bench import Arm, Bench
@@ -89,8 +90,28 @@ def _vram(session: Session, record: TestRecord, budget: VramBudget) -> Verdict:
     if record.bench is not None and record.strategy is not None:
         arm = record.bench.arms[record.strategy]
         name, phases = arm.name, arm_phases(arm)
+        if budget.phase == "setup":
+            phases |= {str(step.name): step.peak for step in arm.setup}
     used = phases.get(budget.phase, 0)
-    return judge_vram(name, budget.phase, used, budget.limit, phases, kind)
+    verdict = judge_vram(name, budget.phase, used, budget.limit, phases, kind)
+    return _taken_apart(record, verdict, budget.phase)
+
+
+def _taken_apart(record: TestRecord, verdict: Verdict, phase: str) -> Verdict:
+    """Add what the memory of a phase over its budget is, and what to change about it."""
+    if verdict.passed:
+        return verdict
+    from pytest_loraperf.breakdown import of_arm  # noqa: PLC0415 - only where a budget is not held
+
+    if record.bench is not None and record.strategy is not None:
+        name = f"{record.strategy}, "
+        found = of_arm(record.bench, record.strategy, phase, record.requests)
+    elif record.charge is not None and phase in record.charge.shares:
+        name, (live, outside) = "", record.charge.shares[phase]
+        found = Spent(live, max(0, record.charge.phases[phase] - live - outside), outside)
+    else:
+        return verdict
+    return replace(verdict, detail=(*verdict.detail, f"{name}{phase} peak:", *found.lines()))
 
 
 def arm_phases(arm: Arm) -> dict[str, int]:
@@ -112,7 +133,8 @@ def _card(session: Session, record: TestRecord, charge: Charge, budget: int) -> 
             used, phase = arm.setup_peak.needed, "setup"
         parts |= {f"{arm.name} {name}": size for name, size in arm_phases(arm).items()}
         parts |= {f"{arm.name} {step.name}": step.peak for step in arm.setup}
-    return judge_card(used, phase, budget, session.ledger.meter.kind, parts, _fitting(session, budget))
+    verdict = judge_card(used, phase, budget, session.ledger.meter.kind, parts, _fitting(session, budget))
+    return _taken_apart(record, verdict, phase)
 
 
 def _fitting(session: Session, budget: int) -> dict[str, tuple[int, float | None]]:

@@ -12,6 +12,7 @@ from pytest_loraperf.backends import load_backend
 from pytest_loraperf.backends.protocol import Choices, Generation
 from pytest_loraperf.backends.registry import DEFAULT
 from pytest_loraperf.bench import Arm, Bench, Workshop
+from pytest_loraperf.breakdown import Call, PeakFinder
 from pytest_loraperf.forecast.card import Card
 from pytest_loraperf.forecast.meter import ForecastMeter
 from pytest_loraperf.lora import Adapter, AdapterSource
@@ -32,11 +33,17 @@ class ForecastBench(Bench):
     ) -> None:
         super().__init__(shop, model, adapters)
         self._meter = meter
+        self.largest_call: Call | None = None
 
     def run(self, name: str, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run one generation of an arm that is on the bench, equal blocks of it once."""
-        self._meter.replay.look_for_blocks(self.arms[name].pipeline)
-        return super().run(name, request, tick)
+        pipeline = self.arms[name].pipeline
+        self._meter.replay.look_for_blocks(pipeline)
+        finder = PeakFinder(self._meter, pipeline)
+        with finder.looking():
+            generation = super().run(name, request, tick)
+        self.largest_call = finder.found
+        return generation
 
     def _take_base(self, arm: Arm) -> None:
         """Leave it: outputs of layers have no values here."""

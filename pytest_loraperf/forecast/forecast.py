@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_loraperf.backends.protocol import Choices, StepRecord
 from pytest_loraperf.backends.registry import DEFAULT
 from pytest_loraperf.bench import Arm
+from pytest_loraperf.breakdown import spent
 from pytest_loraperf.errors import AdapterError, ModelError, said
-from pytest_loraperf.forecast.bench import forecast_bench
+from pytest_loraperf.forecast.bench import ForecastBench, forecast_bench
 from pytest_loraperf.forecast.card import Card
 from pytest_loraperf.models import ModelSpec, Pretrained
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Strategies
+from pytest_loraperf.verdict.spent import Spent
 
+PHASES = ("setup", "resident", "runtime")
 STEPS = 2
 """Denoising steps that are run: the others repeat the second, and need no more."""
 
@@ -25,7 +28,7 @@ class Forecast:
     """Bytes by phase, as they are measured on a GPU: ``phases`` has setup, resident and runtime.
 
     ``allocated`` is the most that live tensors take; ``steps`` are those of the set-up, each with its peak;
-    ``error`` says why there is nothing.
+    ``spent`` says what the memory of each phase is; ``error`` says why there is nothing.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Forecast:
     phases: dict[str, int] = field(default_factory=dict)
     allocated: int = 0
     setup: tuple[StepRecord, ...] = ()
+    spent: Mapping[str, Spent] = field(default_factory=dict)
     error: str | None = None
 
     @property
@@ -96,12 +100,18 @@ class Forecaster:
             notes=recipe.notes,
             error=error,
         )
+        if error is None:
+            found = replace(_with_sizes(found, arm), spent=_spent(bench, arm))
         bench.close()
-        return found if error else _with_sizes(found, arm)
+        return found
 
 
 def _shortened(request: Request) -> Request:
     return request.with_changes(steps=min(request.steps, STEPS))
+
+
+def _spent(bench: ForecastBench, arm: Arm) -> dict[str, Spent]:
+    return {phase: spent(arm, phase, bench.shop.ledger.meter, bench.largest_call) for phase in PHASES}
 
 
 def _with_sizes(found: Forecast, arm: Arm) -> Forecast:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.forecast.results import KIND
-from pytest_loraperf.forecast.run import within
+from pytest_loraperf.forecast.run import phase_within, within
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.specs import Gates
 from pytest_loraperf.units import format_size
 from pytest_loraperf.verdict import Status, Verdict
-from pytest_loraperf.verdict.gates import judge_vram
 
 NOT_JUDGED = "not judged: a forecast runs nothing on a GPU"
 NO_PIPELINE = "not judged: only the pipelines of fixtures are forecast"
@@ -48,8 +47,7 @@ def _memory(session: Session, record: TestRecord, gates: Gates) -> Iterator[Verd
     if session.settings.gpu_budget is not None:
         yield within(found, session.settings.gpu_budget)
     for budget in gates.vram:
-        used = found.phases[budget.phase]
-        yield judge_vram(found.name, budget.phase, used, budget.limit, found.phases, KIND)
+        yield phase_within(found, budget.phase, budget.limit)
 
 
 def held(record: TestRecord) -> str:

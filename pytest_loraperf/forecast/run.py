@@ -61,8 +61,16 @@ def run_forecast(
 
 def within(found: Forecast, budget: int) -> Verdict:
     """Judge a forecast by the size of a card, in bytes."""
-    used, phase = found.peak
-    return replace(judge_vram(found.name, phase, used, budget, found.phases, KIND), code="gpu-budget")
+    _, phase = found.peak
+    return replace(phase_within(found, phase, budget), code="gpu-budget")
+
+
+def phase_within(found: Forecast, phase: str, limit: int) -> Verdict:
+    """Judge a phase of a forecast by its budget, in bytes; one over it is taken apart."""
+    verdict = judge_vram(found.name, phase, found.phases[phase], limit, found.phases, KIND)
+    if verdict.passed:
+        return verdict
+    return replace(verdict, detail=(*verdict.detail, f"{phase} peak:", *found.spent[phase].lines()))
 
 
 def _hand_over(settings: Settings, results: Results, show: Callable[[str], None]) -> None:

@@ -24,13 +24,19 @@ class Peak:
 
 @dataclass
 class Charge:
-    """The most that one test needed at a time, in bytes, by phase: ``setup``, ``resident``, ``runtime``."""
+    """The most that one test needed at a time, in bytes, by phase: ``setup``, ``resident``, ``runtime``.
+
+    ``shares`` has what of it were live tensors, and what is no tensor's: the context and libraries.
+    """
 
     phases: dict[str, int] = field(default_factory=dict)
+    shares: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def raise_to(self, needed: int, phase: str) -> None:
+    def raise_to(self, needed: int, phase: str, live: int, outside: int) -> None:
         """Note a need; the largest of each phase stays."""
-        self.phases[phase] = max(needed, self.phases.get(phase, 0))
+        if needed >= self.phases.get(phase, 0):
+            self.phases[phase] = needed
+            self.shares[phase] = live, outside
 
     @property
     def peak(self) -> tuple[int, str]:
@@ -71,7 +77,7 @@ class Ledger:
             with self.meter.watching():
                 yield
         finally:
-            self._note(self._held())
+            self._note(self._held(), self._held_live())
             self._charge = None
 
     @contextmanager
@@ -80,7 +86,7 @@ class Ledger:
 
         Afterwards ``resident`` has what the holder keeps.
         """
-        self._note(self._held())
+        self._note(self._held(), self._held_live())
         self.meter.reset_peak()
         mine = self.resident.get(holder, 0)
         others = self._held() - mine
@@ -95,9 +101,9 @@ class Ledger:
             needed = max(self.meter.peak() - foreign, live_peak) + overhead
             peak.needed = max(peak.needed, needed)
             peak.allocated = max(peak.allocated, live_peak)
-            self._note(others)
+            self._note(others, self._held_live() - self._live.get(holder, 0))
             if self._charge is not None:
-                self._charge.raise_to(needed, self._phase)
+                self._charge.raise_to(needed, self._phase, live_peak, overhead)
             self.resident[holder] = max(0, self.meter.level() - foreign)
             self._live[holder] = max(0, self.meter.allocated() - foreign_live)
             peak.resident = max(self.resident[holder], self._live[holder]) + overhead
@@ -106,7 +112,7 @@ class Ledger:
     @contextmanager
     def aside(self, holder: str) -> Iterator[None]:
         """Let measuring itself use memory in this context: no test is charged for it."""
-        self._note(self._held())
+        self._note(self._held(), self._held_live())
         charge, self._charge = self._charge, None
         try:
             with self.operation(holder, Peak()):
@@ -134,8 +140,13 @@ class Ledger:
     def _held(self) -> int:
         return sum(self.resident.values()) + self._orphaned + self.left
 
-    def _note(self, not_mine: int) -> None:
+    def _held_live(self) -> int:
+        return self.live + self.left
+
+    def _note(self, not_mine: int, not_mine_live: int) -> None:
         if self._charge is not None:
             needed = self.meter.peak() - not_mine
             if needed > 0:
-                self._charge.raise_to(needed + self.meter.overhead(), self._phase)
+                outside = self.meter.overhead()
+                live = min(needed, max(0, self.meter.allocated_peak() - not_mine_live))
+                self._charge.raise_to(needed + outside, self._phase, live, outside)

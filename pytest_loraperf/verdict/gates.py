@@ -61,7 +61,8 @@ def judge_faster(
 
 def judge_vram(arm: str, phase: str, used: int, limit: int, phases: Mapping[str, int], kind: str) -> Verdict:
     """Judge the bytes of one phase against a budget; ``kind`` says what was counted."""
-    detail = tuple(f"{name:<9}{format_size(size)}" for name, size in phases.items())
+    wide = max(8, *map(len, phases)) if phases else 0
+    detail = tuple(f"{name:<{wide}} {format_size(size)}" for name, size in phases.items())
     head = f"{arm} needs {format_size(used)} of {kind} ({phase})"
     if used <= limit:
         return Verdict(Status.PASS, "vram", f"{head}, within the budget of {format_size(limit)}", detail)

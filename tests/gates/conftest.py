@@ -12,6 +12,7 @@ import pytest_loraperf.baseline.judge
 import pytest_loraperf.baseline.latents
 import pytest_loraperf.baseline.measure
 import pytest_loraperf.baseline.stored
+import pytest_loraperf.breakdown
 import pytest_loraperf.gathering
 import pytest_loraperf.judging
 import pytest_loraperf.measure.latents

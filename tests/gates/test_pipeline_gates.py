@@ -95,6 +95,15 @@ def test_the_control_without_lora_is_no_equivalent(pytester: pytest.Pytester) ->
     pytester.runpytest("--loraperf-device=cpu").assert_outcomes(failed=1)
 
 
+WEIGHTS = "* MB  weights of dit.transformer_blocks, 2 blocks (bfloat16)"
+LARGEST = "largest: the weights of dit.transformer_blocks, 2 blocks (bfloat16); quantize or offload them"
+TAKEN_APART = {
+    "setup": ["* MB  live tensors"],
+    "resident": [WEIGHTS, LARGEST],
+    "runtime": [WEIGHTS, "* KB  made by the generation, most of it live in vae.decoder.*", LARGEST],
+}
+
+
 @pytest.mark.parametrize(("limit", "outcome"), [("100MB", "passed"), ("1MB", "failed")])
 @pytest.mark.parametrize("phase", ["setup", "resident", "runtime"])
 def test_vram_budget(pytester: pytest.Pytester, limit: str, outcome: str, phase: str) -> None:
@@ -115,6 +124,8 @@ def test_vram_budget(pytester: pytest.Pytester, limit: str, outcome: str, phase:
                 "setup * MB",
                 "resident * MB",
                 "runtime * MB",
+                f"standard_lora, {phase} peak:",
+                *TAKEN_APART[phase],
             ]
         )
 
@@ -141,6 +152,8 @@ def test_vram_budget_holds_any_test(pytester: pytest.Pytester) -> None:
         [
             "*loraperf vram: the test needs 4 MB of tensor bytes (setup), 3 MB over the budget of 1 MB; *",
             "*loraperf vram: the test needs 8 MB of tensor bytes (runtime), 2 MB over the budget of 6 MB; *",
+            "runtime peak:",
+            "* 8 MB  live tensors",
         ]
     )
 
@@ -192,7 +205,7 @@ def test_gpu_budget_names_what_fits_and_breaks_down(pytester: pytest.Pytester) -
     result.stdout.fnmatch_lines(
         [
             "*loraperf gpu-budget: the test needs * MB of tensor bytes (runtime), * over --gpu-budget=3.4 MB; known to "
-            "fit: fused_then_quantize (* MB)",
+            "fit, the fastest first: fused_then_quantize (* MB, *)",
             "standard_lora setup * MB",
             "standard_lora attach * MB",
         ]
