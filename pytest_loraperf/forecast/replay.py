@@ -2,14 +2,15 @@
 
 A block is one of a ``ModuleList``, as the layers of a transformer are. Two are equal where their modules, the
 sizes, types and devices of all their tensors, and what they are called with are. One that changes itself, or asks
-how much memory is in use, is run each time.
+how much memory is in use, is run each time. Hooks, such as those that stream weights, are always run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -54,18 +55,34 @@ class Replay:
             # What is inside of a block is part of its tape.
             if self._tracker.recording is not None or id(module) not in self._blocks:
                 return call(module, *args, **kwargs)
-            inputs: list[Tensor] = []
-            try:
-                given = tuple(keys((args, *kwargs, *kwargs.values()), inputs))
-            except NotToRememberError:
+            if not (module._forward_pre_hooks or module._forward_hooks):  # noqa: SLF001 - torch has no other name for them
+                return self._played(module, lambda: call(module, *args, **kwargs), args, kwargs)
+            if module._compiled_call_impl is not None:  # noqa: SLF001 - where torch keeps what is called instead
+                return call(module, *args, **kwargs)  # its hooks are inside
+            forward = module.forward
+
+            def between(*args: Any, **kwargs: Any) -> Any:
+                return self._played(module, lambda: forward(*args, **kwargs), args, kwargs)
+
+            with patch.object(module, "forward", between):
                 return call(module, *args, **kwargs)
-            state = tuple(_state(module))
-            tape = self._tapes.get((state, given))
-            if tape is not None:
-                return self._repeat(tape, inputs)
-            return self._record(lambda: call(module, *args, **kwargs), module, state, given, inputs)
 
         return replaying
+
+    def _played(
+        self, module: torch.nn.Module, call: Callable[[], Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Return what the call does, or repeat what an equal one did."""
+        inputs: list[Tensor] = []
+        try:
+            given = tuple(keys((args, *kwargs, *kwargs.values()), inputs))
+        except NotToRememberError:
+            return call()
+        state = tuple(_state(module))
+        tape = self._tapes.get((state, given))
+        if tape is not None:
+            return self._repeat(tape, inputs)
+        return self._record(call, module, state, given, inputs)
 
     def _record(
         self,

@@ -76,6 +76,38 @@ def test_it_counts_what_running_all_counts(options: dict[str, bool], grad: bool,
     assert counts[0] == counts[1]
 
 
+@pytest.mark.parametrize("compiles", [False, True])
+def test_hooks_are_run_though_their_blocks_are_not(*, compiles: bool) -> None:
+    """A hook that brings weights and one that drops them: what stays over calls counts, and every hook is run."""
+    counts = []
+    for replay in (False, True):
+        meter = ForecastMeter(H100)
+        calls: list[str] = []
+        held: list[Tensor] = []
+
+        def bring(*_: object, held: list[Tensor] = held, calls: list[str] = calls) -> None:
+            held.append(torch.empty(2**20, device=CUDA))
+            calls.append("bring")
+
+        def drop(*_: object, held: list[Tensor] = held, calls: list[str] = calls) -> None:
+            del held[: len(held) - 4]  # the last four stay
+            calls.append("drop")
+
+        with meter.watching():
+            stack = Stack(*(Layer() for _ in range(6)))
+            for layer in stack.layers:
+                layer.register_forward_pre_hook(bring)
+                layer.register_forward_hook(drop)
+                if compiles:
+                    layer.compile()
+        counts.append((*counted(stack, meter, replay=replay), len(calls)))
+        assert "forward" not in vars(stack.layers[0])
+        assert Layer.runs == (2 if replay and not compiles else 12)
+        held.clear()
+    assert counts[0] == counts[1]
+    assert counts[0][-1] == 24
+
+
 def test_unequal_blocks_are_run_each(meter: ForecastMeter) -> None:
     with meter.watching():
         stack = Stack(Layer(), Layer(), Layer())
