@@ -137,7 +137,8 @@ def kept_in(old: Tensor, value: Tensor) -> Tensor:
 
 def front_of(old: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a tensor of the same shape and a dtype that is no wider, in the first bytes of a contiguous one."""
-    return old.view(-1).view(dtype)[: old.numel()].view(old.shape)
+    offset = old.storage_offset() * old.itemsize // dtype.itemsize
+    return old.view(-1).view(dtype).as_strided(old.shape, old.stride(), offset)
 
 
 def _quantize_torchao(pipe: BasePipeline, module: torch.nn.Module, scheme: str) -> StepEffect:

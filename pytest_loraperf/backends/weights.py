@@ -61,7 +61,9 @@ class _Homes:
         sizes = [sum(aligned(each.numel() * dtype.itemsize) for each in block.parameters()) for block in blocks]
         self._memories: Iterator[Tensor] = (memory.bytes for memory in host_memories(sizes, device))
         self._index = -1
-        self._left = torch.empty(0, dtype=torch.uint8)
+        self._dtype = dtype
+        self._memory = torch.empty(0, dtype=dtype)
+        self._start = 0
 
     def take(self, part: torch.nn.Module, values: Tensor) -> Tensor | None:
         """Return the values where they are kept, on their way there, or None if the part is of no block."""
@@ -69,10 +71,12 @@ class _Homes:
         if index is None:
             return None
         while self._index < index:
-            self._index, self._left = self._index + 1, next(self._memories)
-        size = aligned(values.nbytes)
-        place, self._left = self._left[: values.nbytes], self._left[size:]
-        return place.view(values.dtype).view(values.shape).copy_(values, non_blocking=True)
+            self._index, self._memory = self._index + 1, next(self._memories).view(self._dtype)
+            self._start = self._memory.storage_offset() * self._dtype.itemsize
+        # One operation for each tensor: a forecast follows them all.
+        place = self._memory.as_strided(values.shape, values.stride(), self._start // self._dtype.itemsize)
+        self._start += aligned(values.nbytes)
+        return place.copy_(values, non_blocking=True)
 
 
 def _std(part: torch.nn.Module, name: str, parameter: torch.Tensor) -> float | None:

@@ -31,6 +31,8 @@ PRODUCTS = frozenset(
 )
 """The operations that cuBLAS carries out."""
 DEVICE = torch.ops.prim.device.default
+INDEX = aten.index.Tensor
+PLAIN_TYPES = (FakeTensor,)
 CANNOT = (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -98,10 +100,12 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is DEVICE and type(args[0]) is FakeTensor:
             return args[0].fake_device
-        if any(kind is not FakeTensor and is_traceable_wrapper_subclass_type(kind) for kind in types):
+        if types != PLAIN_TYPES and any(
+            kind is not FakeTensor and is_traceable_wrapper_subclass_type(kind) for kind in types
+        ):
             return NotImplemented  # the wrapper's own operations come here one by one
         kwargs = kwargs or {}
-        if func is aten.index.Tensor:
+        if func is INDEX:
             args = args[0], [place for each in args[1] for place in self._places(each)]
         if self._workspace and func in PRODUCTS and args[0].device.type == "cuda":
             self.allocator.allocate(self._workspace)
