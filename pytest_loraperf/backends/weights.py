@@ -72,7 +72,7 @@ class _Homes:
             return None
         while self._index < index:
             self._index, self._memory = self._index + 1, next(self._memories).view(self._dtype)
-            self._start = self._memory.storage_offset() * self._dtype.itemsize
+            self._start = int(self._memory.storage_offset()) * self._dtype.itemsize
         # One operation for each tensor: a forecast follows them all.
         place = self._memory.as_strided(values.shape, values.stride(), self._start // self._dtype.itemsize)
         self._start += aligned(values.nbytes)

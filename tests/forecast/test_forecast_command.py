@@ -30,7 +30,10 @@ def forecast(*words: object) -> int:
     return main(["forecast", *map(str, words)])
 
 
-def test_it_writes_the_phases_of_every_strategy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_writes_the_phases_of_every_strategy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     out = tmp_path / "deep" / "forecast.json"
     assert forecast(*TINY, "--strategy", FEW, "--json", out) == 0
     data = json.loads(out.read_text())
