@@ -192,7 +192,9 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object
     try:
         return (yield)
     finally:
-        item.stash[RECORD].let_go()
+        record = item.stash.get(RECORD, None)
+        if record is not None:  # another plugin may have ended the test before its set-up reached ours
+            record.let_go()
 
 
 @pytest.hookimpl(wrapper=True)
