@@ -25,9 +25,11 @@ LIMIT = 1.01
 DECISION_ROUNDS = 10_000
 
 
-def measure(session: Session, strategy: str, rounds: int) -> tuple[list[float], list[float]]:
+def measure(session: Session, strategy: str, rounds: int, steps: int | None) -> tuple[list[float], list[float]]:
     """Return seconds of rounds with our measuring, and of the bare loop."""
     bench, request = session.bench(), session.request()
+    if steps is not None:
+        request = request.with_changes(steps=steps)
     bench.generate(strategy, request)
     watch, synchronize = session.measurer.watch, session.device.synchronize
 
@@ -73,11 +75,12 @@ def main() -> int:
     parser.add_argument("--model", default="auto")
     parser.add_argument("--strategy", default="fused")
     parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--steps", type=int, help="denoising steps of a generation; the default is the model's")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     session = Session(Settings(model=given.model, compile="off"))
     try:
-        ours, bare = measure(session, given.strategy, given.rounds)
+        ours, bare = measure(session, given.strategy, given.rounds, given.steps)
     finally:
         session.close()
     ratio, interval = estimate(ours, bare)
@@ -88,6 +91,7 @@ def main() -> int:
         "model": str(session.model()),
         "strategy": given.strategy,
         "rounds": given.rounds,
+        "steps": given.steps,
         "ratio": ratio,
         "interval": interval,
         "bare_median_s": float(np.median(bare)),

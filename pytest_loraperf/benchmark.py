@@ -36,6 +36,8 @@ def run_benchmark(
     """
     session = Session(settings, tell=tell, command=command)
     chosen = session.strategies.select(names)
+    if settings.gpu_budget_mode == "cap":
+        session.play_card()
     bench = session.bench()
     request = session.request().with_changes(**changes)
     try:
@@ -44,6 +46,7 @@ def run_benchmark(
                 f"bench::{strategy.name}", Gates(), bench=bench, strategy=strategy.name, requests=[request]
             )
             session.records[record.nodeid] = record
+            session.start_test_on_card()
             _measure(session, bench, strategy.name, record)
     finally:
         tell("")

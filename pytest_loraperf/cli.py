@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_loraperf import __version__
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import OPTIONS, Option, Settings, check_files
+from pytest_loraperf.options import OPTIONS, Option, Settings
 from pytest_loraperf.units import parse_percent, parse_size
+from pytest_loraperf.writable import check_files
 
 if TYPE_CHECKING:
     from pytest_loraperf.report.results import Results
@@ -25,7 +26,10 @@ FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
 CUT_OFF = 141  # as a shell shows a program that SIGPIPE ended: it passed nothing
 LINT_FORMATS = ("text", "json", "github", "sarif")
 BENCH_ROUNDS = 9  # what a first look takes; --rounds asks for more
-PYTEST_FIELDS = ("inconclusive", "order", "lint", "lint_select", "lint_ignore", "github", "forecast")
+PYTEST_FIELDS = (
+    *("inconclusive", "order", "lint", "lint_select", "lint_ignore", "github", "forecast"),
+    *("leak_limit", "baseline", "update_baseline", "baseline_days", "strict", "gpus"),
+)
 BENCH_OPTIONS = tuple(option for option in OPTIONS if option.field not in PYTEST_FIELDS)
 CALIBRATE_FIELDS = ("backend", "model", "adapters", "device", "scheme", "compile", "offload", "offload_limit")
 CALIBRATE_OPTIONS = tuple(option for option in OPTIONS if option.field in CALIBRATE_FIELDS)
@@ -95,9 +99,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 def _add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
     for option in options:
-        flags = [option.flag] if option.flag == "--gpu-budget" else [option.flag.replace("--loraperf-", "--")]
+        flag = option.flag.replace("--loraperf-", "--")
         action = "append" if option.many else "store"
-        parser.add_argument(*flags, dest=option.field, action=action, metavar=option.metavar, help=option.help)
+        parser.add_argument(flag, dest=option.field, action=action, metavar=option.metavar, help=option.help)
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:

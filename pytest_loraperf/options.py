@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -423,50 +422,3 @@ def early_gpus(config: pytest.Config) -> tuple[str, ...]:
     """
     given = getattr(config.known_args_namespace, "loraperf_gpus", None) or config.getini("loraperf_gpus")
     return read_gpus(str(given).strip()) if given else ()
-
-
-def check_files(settings: Settings, prefix: str = "--loraperf-") -> None:
-    """Refuse files that cannot be written, or that are one and the same, before anything is measured.
-
-    ``prefix`` is how the options begin, pytest's or the command's.
-
-    Raises:
-        LoraperfError: the message names the option.
-    """
-    given = {f"{prefix}{name}": path for name, path in settings.files.items()}
-    for flag, path in given.items():
-        check_writable(path, flag)
-    if len(given) > len({path.resolve() for path in given.values()}):
-        raise LoraperfError(f"{' and '.join(given)} name the same file; give each a file of its own")
-    if settings.html is not None:
-        from pytest_loraperf.page.files import check_page  # noqa: PLC0415 - only where a report is asked for
-
-        check_page(settings.html, f"{prefix}html")
-
-
-def check_writable(path: Path, flag: str = "--loraperf-json") -> None:
-    """Refuse a results file before anything is measured, rather than lose it all at the end.
-
-    ``flag`` is the option that names it.
-
-    Raises:
-        LoraperfError: the folder cannot be made, or the file cannot be written.
-    """
-    try:
-        reason = _unwritable(Path(os.path.realpath(path)))  # what a link names, which may not be there yet
-    except OSError as error:
-        reason = error.strerror
-    if reason is not None:
-        raise LoraperfError(f"{flag}={path}: cannot be written: {reason}")
-
-
-def _unwritable(path: Path) -> str | None:
-    there = path.exists()
-    if there and not path.is_file():
-        return "it is there and no regular file"  # a file cannot take the place of a folder or a device
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8"):
-        pass
-    if not there:
-        path.unlink()
-    return None

@@ -28,7 +28,6 @@ from pytest_loraperf.item import (
 from pytest_loraperf.markers import MARKERS
 from pytest_loraperf.options import (
     add_options,
-    check_files,
     early_order_mode,
     read_settings,
 )
@@ -53,6 +52,7 @@ from pytest_loraperf.starting import (
 )
 from pytest_loraperf.strategies import CONTROL, Strategies
 from pytest_loraperf.workflow import is_on, no_command
+from pytest_loraperf.writable import check_files
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter

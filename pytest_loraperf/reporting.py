@@ -10,12 +10,12 @@ from pathlib import Path
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.history import TITLES, Group, Run, history, history_cells, history_lines, read_runs
-from pytest_loraperf.options import check_writable
 from pytest_loraperf.page.files import check_page, write_whole
 from pytest_loraperf.report.markdown import markdown_rows, markdown_table
 from pytest_loraperf.report.results import Results
 from pytest_loraperf.report.schema import to_plain
 from pytest_loraperf.report.terminal import summary
+from pytest_loraperf.writable import check_writable
 
 HISTORY = 1
 """The version of what ``loraperf history --json`` prints."""

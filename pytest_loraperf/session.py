@@ -6,14 +6,14 @@ in every pytest run, so what makes many classes waits too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from pytest_loraperf.errors import said
+from pytest_loraperf.errors import DeviceError, said
 from pytest_loraperf.options import Settings
 from pytest_loraperf.strategies import Strategies
 from pytest_loraperf.units import format_size
@@ -188,14 +188,37 @@ class Session:
 
         return Admission(self.device.uuid or self.device.torch_name, self.device.total, self.tell, self._note)
 
-    def check_card(self) -> int:
-        """Return the bytes of the card that is to be played.
+    def check_card(self) -> None:
+        """Check that a card is named, and that there is a GPU to play it.
 
         Raises:
-            DeviceError: No card is named, or there is no GPU to play it.
+            DeviceError: There is not.
         """
-        from pytest_loraperf.errors import DeviceError  # noqa: PLC0415 - only for a cap
+        with self._for_card():
+            self._card_size()
 
+    def play_card(self) -> None:
+        """Let this process have no more of its GPU than ``--gpu-budget``, until the session is closed.
+
+        Raises:
+            DeviceError: There is no GPU to play it, or none that could.
+        """
+        with self._for_card():
+            size = self._card_size()
+            from pytest_loraperf.gpu.cap import Cap  # noqa: PLC0415 - imports torch
+
+            cap = Cap(self.device, size, self.ledger.meter.overhead)
+            cap.enter()
+        self.cap = cap
+
+    @contextmanager
+    def _for_card(self) -> Iterator[None]:
+        try:
+            yield
+        except DeviceError as error:
+            raise DeviceError(f"--gpu-budget-mode=cap: {error}") from error
+
+    def _card_size(self) -> int:
         if self.settings.gpu_budget is None:
             raise DeviceError("no card is named; add its size, such as --gpu-budget=14GB")
         if self.settings.forecast:
@@ -206,19 +229,6 @@ class Session:
                 "leave it out, or hold the budget by --loraperf-forecast"
             )
         return self.settings.gpu_budget
-
-    def play_card(self) -> None:
-        """Let this process have no more of its GPU than ``--gpu-budget``, until the session is closed.
-
-        Raises:
-            DeviceError: There is no GPU to play it, or none that could.
-        """
-        size = self.check_card()
-        from pytest_loraperf.gpu.cap import Cap  # noqa: PLC0415 - imports torch
-
-        cap = Cap(self.device, size, self.ledger.meter.overhead)
-        cap.enter()
-        self.cap = cap
 
     def start_test_on_card(self) -> None:
         """Give the next test the small card for itself."""

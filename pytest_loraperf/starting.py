@@ -151,7 +151,7 @@ def start_cap(config: pytest.Config, session: Session) -> None:
         else:
             session.play_card()
     except LoraperfError as error:
-        raise pytest.UsageError(f"loraperf: --gpu-budget-mode=cap: {error}") from error
+        raise pytest.UsageError(f"loraperf: {error}") from error
 
 
 def start_leak_watch(config: pytest.Config, session: Session) -> None:

@@ -224,3 +224,17 @@ def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
         command.stdout.close()
         said = command.stderr.read()
     assert (command.returncode, said) == (141, "")
+
+
+def test_bench_plays_no_card_without_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "--gpu-budget-mode", "cap", "--gpu-budget", "14GB"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "loraperf: --gpu-budget-mode=cap: no CUDA device here, and a small card is played by a larger one"
+    )
+
+
+@pytest.mark.parametrize("flag", ["--gpu-leak-limit", "--baseline", "--update-baseline", "--strict", "--gpus"])
+def test_bench_takes_no_option_that_it_would_not_heed(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*TINY, f"{flag}=1MB"])
+    assert "unrecognized arguments" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -13,6 +13,13 @@ def repeated_blocks(module: torch.nn.Module) -> list[tuple[str, torch.nn.Module]
     """Return the repeated blocks by name, which are compiled one by one, or the whole module."""
     kinds = getattr(module, "_repeated_blocks", [type(module).__name__])
     return [(name, part) for name, part in module.named_modules() if type(part).__name__ in kinds]
+
+
+def inside(layers: Iterable[str], blocks: Iterable[tuple[str, torch.nn.Module]]) -> list[str]:
+    """Return the layers that are inside of these blocks, or all where none is."""
+    names = list(layers)
+    prefixes = tuple(f"{name}." for name, _ in blocks)
+    return [name for name in names if name.startswith(prefixes)] or names
 
 
 def own_code(blocks: Sequence[torch.nn.Module]) -> None:

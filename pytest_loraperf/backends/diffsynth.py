@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from pytest_loraperf.backends import offloading, parking, quantization, streaming
-from pytest_loraperf.backends.blocks import own_code, repeated_blocks
+from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
 from pytest_loraperf.backends.generation import generate
 from pytest_loraperf.backends.pipelines import describe
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet
+from pytest_loraperf.backends.recipes import with_compile
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.backends.user_built import build_users
 from pytest_loraperf.gpu.device import Device
@@ -54,15 +55,8 @@ class DiffSynth:
             strategy = strategy.with_scheme(scheme)
         strategy = offloading.decided(strategy, device, choices)
         schemes = {step.scheme for step in strategy.steps}
-        if choices.compile == "off":
-            had = strategy.has(StepKind.COMPILE)
-            notes = (f"{strategy.name}: compile left out, --loraperf-compile=off",) if had else ()
-            return Recipe(strategy.without_compile(), scheme, reason, notes)
         wanted = choices.compile == "on" or quantization.TORCHAO in schemes
-        if wanted and strategy.has(StepKind.OFFLOAD):
-            notes = (f"{strategy.name}: not compiled, its weights move between calls",)
-            return Recipe(strategy.without_compile(), scheme, reason, notes)
-        return Recipe(strategy.compiled() if wanted else strategy, scheme, reason)
+        return with_compile(strategy, choices, scheme, reason, wanted=wanted, moves=strategy.has(StepKind.OFFLOAD))
 
     def build(self, model: ModelSpec, device: Device, *, on_cpu: bool) -> BasePipeline:
         """Build the pipeline.
@@ -89,9 +83,7 @@ class DiffSynth:
 
     def lora_targets(self, pipeline: BasePipeline) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.dit``, or all where it names none."""
-        shapes = list(self.lora_shapes(pipeline))
-        inside = tuple(f"{name}." for name, _ in repeated_blocks(pipeline.dit))
-        return [name for name in shapes if name.startswith(inside)] or shapes
+        return inside(self.lora_shapes(pipeline), repeated_blocks(pipeline.dit))
 
     def apply(self, pipeline: BasePipeline, step: Step, adapters: Sequence[Match]) -> StepEffect:
         """Carry out one step on ``pipe.dit``, or on the whole pipeline for offload and compile."""

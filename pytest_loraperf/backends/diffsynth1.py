@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from pytest_loraperf.backends import managed1, offloading, parking, quantization
-from pytest_loraperf.backends.blocks import own_code, repeated_blocks
+from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
 from pytest_loraperf.backends.generation import generate
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet
+from pytest_loraperf.backends.recipes import with_compile
 from pytest_loraperf.backends.synthetic1 import build_synthetic
 from pytest_loraperf.backends.user_built import build_users
 from pytest_loraperf.errors import ModelError
@@ -50,16 +51,9 @@ class DiffSynth1:
             scheme, reason = _choose_scheme(strategy, device, choices)
             strategy = strategy.with_scheme(scheme)
         strategy = offloading.decided(strategy, device, choices, (offloading.DIFFSYNTH,))
+        wanted = choices.compile == "on" or strategy.has(StepKind.COMPILE)
         moves = managed1.may_be_offloaded(strategy)
-        if choices.compile == "on" and not moves:
-            return Recipe(strategy.compiled(), scheme, reason)
-        if choices.compile == "off" and strategy.has(StepKind.COMPILE):
-            notes = (f"{strategy.name}: compile left out, --loraperf-compile=off",)
-            return Recipe(strategy.without_compile(), scheme, reason, notes)
-        if moves and (choices.compile == "on" or strategy.has(StepKind.COMPILE)):
-            notes = (f"{strategy.name}: not compiled, its weights move between calls",)
-            return Recipe(strategy.without_compile(), scheme, reason, notes)
-        return Recipe(strategy, scheme, reason)
+        return with_compile(strategy, choices, scheme, reason, wanted=wanted, moves=moves)
 
     def build(self, model: ModelSpec, device: Device, *, on_cpu: bool) -> Any:
         """Build the pipeline.
@@ -84,9 +78,7 @@ class DiffSynth1:
 
     def lora_targets(self, pipeline: Any) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.dit``, or all where it has none."""
-        shapes = list(self.lora_shapes(pipeline))
-        inside = tuple(f"{name}." for name, _ in _blocks(pipeline.dit))
-        return [name for name in shapes if name.startswith(inside)] or shapes
+        return inside(self.lora_shapes(pipeline), _blocks(pipeline.dit))
 
     def apply(self, pipeline: Any, step: Step, adapters: Sequence[Match]) -> StepEffect:
         """Carry out one step on ``pipe.dit``, or on the whole pipeline for offload."""

@@ -13,10 +13,12 @@ from diffusers.utils import logging
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from pytest_loraperf.backends import group_offloading, offloading, parking, quantization
-from pytest_loraperf.backends.blocks import own_code, repeated_blocks
+from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
 from pytest_loraperf.backends.diffusers_models import build_pretrained, build_synthetic, seeded_prompt
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet, warnings_shown
+from pytest_loraperf.backends.recipes import with_compile
+from pytest_loraperf.backends.user_built import call_users
 from pytest_loraperf.errors import LoraperfError, ModelError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match, linear_shapes
@@ -52,15 +54,8 @@ class Diffusers:
             strategy = strategy.with_scheme(scheme)
         strategy = offloading.decided(strategy, device, choices, group_offloading.SCHEMES)
         schemes = {step.scheme for step in strategy.steps}
-        if choices.compile == "off":
-            had = strategy.has(StepKind.COMPILE)
-            notes = (f"{strategy.name}: compile left out, --loraperf-compile=off",) if had else ()
-            return Recipe(strategy.without_compile(), scheme, reason, notes)
         wanted = choices.compile == "on" or quantization.TORCHAO in schemes
-        if wanted and strategy.has(StepKind.OFFLOAD):
-            notes = (f"{strategy.name}: not compiled, its weights move between calls",)
-            return Recipe(strategy.without_compile(), scheme, reason, notes)
-        return Recipe(strategy.compiled() if wanted else strategy, scheme, reason)
+        return with_compile(strategy, choices, scheme, reason, wanted=wanted, moves=strategy.has(StepKind.OFFLOAD))
 
     def build(self, model: ModelSpec, device: Device, *, on_cpu: bool) -> Any:
         """Build the pipeline.
@@ -82,9 +77,7 @@ class Diffusers:
 
     def lora_targets(self, pipeline: Any) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.transformer``."""
-        shapes = list(self.lora_shapes(pipeline))
-        inside = tuple(f"{name}." for name, _ in repeated_blocks(pipeline.transformer))
-        return [name for name in shapes if name.startswith(inside)] or shapes
+        return inside(self.lora_shapes(pipeline), repeated_blocks(pipeline.transformer))
 
     def apply(self, pipeline: Any, step: Step, adapters: Sequence[Match]) -> StepEffect:
         """Carry out one step on ``pipe.transformer``, or on the whole pipeline for offload."""
@@ -291,13 +284,7 @@ def _told(pipe: Any, tick: Tick) -> Iterator[None]:
 
 
 def _build_users(model: UserBuilt, weights_on: str) -> Any:
-    try:
-        pipe = model.build(device=weights_on)
-    except Exception as error:
-        first = str(error).strip().splitlines()[:1]
-        raise ModelError(
-            f"the build function {model.name} raised {type(error).__name__}: {''.join(first)}"
-        ) from error
+    pipe = call_users(model, weights_on)
     if not isinstance(pipe, DiffusionPipeline) or not hasattr(pipe, "transformer"):
         raise ModelError(
             f"the build function {model.name} returned {type(pipe).__name__}; "

@@ -10,19 +10,28 @@ from pytest_loraperf.errors import ModelError
 from pytest_loraperf.models import UserBuilt
 
 
-def build_users(model: UserBuilt, compute: str, weights_on: str) -> Any:
-    """Call the user's function; the pipeline that it returned computes on ``compute``.
+def call_users(model: UserBuilt, weights_on: str) -> Any:
+    """Call the user's function, and return what it returned.
 
     Raises:
-        ModelError: it raised, or returned something else.
+        ModelError: it raised.
     """
     try:
-        pipe = model.build(device=weights_on)
+        return model.build(device=weights_on)
     except Exception as error:
         first = str(error).strip().splitlines()[:1]
         raise ModelError(
             f"the build function {model.name} raised {type(error).__name__}: {''.join(first)}"
         ) from error
+
+
+def build_users(model: UserBuilt, compute: str, weights_on: str) -> Any:
+    """Call the user's function; DiffSynth's pipeline that it returned computes on ``compute``.
+
+    Raises:
+        ModelError: it raised, or returned something else.
+    """
+    pipe = call_users(model, weights_on)
     if not isinstance(getattr(pipe, "dit", None), torch.nn.Module):
         raise ModelError(
             f"the build function {model.name} returned {type(pipe).__name__}; "

@@ -13,8 +13,9 @@ from pytest_loraperf.baseline.file import read_baseline, update_baseline
 from pytest_loraperf.baseline.latents import Latents
 from pytest_loraperf.baseline.record import Baseline, Measured
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import Settings, check_writable
+from pytest_loraperf.options import Settings
 from pytest_loraperf.report.table import one_line
+from pytest_loraperf.writable import check_writable
 
 if TYPE_CHECKING:
     from pytest_loraperf.baseline.judge import Terms

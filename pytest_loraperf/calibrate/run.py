@@ -17,8 +17,9 @@ from pytest_loraperf.calibrate.recording import REFERENCE, Recording, read_recor
 from pytest_loraperf.calibrate.replay import SLOWDOWNS, recorded, replay_all, sequential, simulated
 from pytest_loraperf.calibrate.table import lines
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import Settings, check_writable
+from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session
+from pytest_loraperf.writable import check_writable
 
 Tell = Callable[[str], None]
 

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import check_writable
 from pytest_loraperf.report.results import replace_whole
+from pytest_loraperf.writable import check_writable
 
 LIBRARIES = ("jinja2", "vl_convert")
 EXTRA = "pip install 'pytest-loraperf[report]'"
