@@ -351,10 +351,14 @@ class Bench:
         """Let go of a pipeline, of its host memory, and of what the frames of an error hold of it."""
         if arm.compiles:
             arm.first_call.clear()
-        with self.shop.ledger.release(self._holder(arm.name)):
+        holder, meter = self._holder(arm.name), self.shop.ledger.meter
+        with self.shop.ledger.release(holder):
+            left = meter.allocated() - self.shop.ledger.live_of(holder)
             arm.pipeline = arm.parked = arm.berth = None
             clear_frames(error)
-            gc.collect()
+            gc.collect(1)
+            if meter.allocated() > left:
+                gc.collect()  # most of a second, with all the modules that diffusion libraries import
 
     def _build(self, arm: Arm) -> None:
         try:

@@ -9,6 +9,9 @@ from typing import Any
 
 from pytest_loraperf.errors import LoraperfError
 
+MIN_STEPS = 2
+"""DiffSynth's schedulers give NaN for one step."""
+
 
 @dataclass(frozen=True)
 class Request:

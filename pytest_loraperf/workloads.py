@@ -9,7 +9,7 @@ from itertools import count
 from pytest_loraperf.bench import Bench
 from pytest_loraperf.measure.rounds import Workload
 from pytest_loraperf.measure.timing import NO_TICK, Tick
-from pytest_loraperf.request import Request
+from pytest_loraperf.request import MIN_STEPS, Request
 from pytest_loraperf.strategies import StepKind
 
 
@@ -40,6 +40,11 @@ class StrategyWorkload:
         pairs = zip(self.requests, ticks, strict=True)
         return [self.bench.run(self.name, request, each) for request, each in pairs]
 
+    def refresh(self) -> object:
+        """Run all of them with the fewest steps: each step takes the same memory and kernels."""
+        brief = [request.with_changes(steps=min(request.steps, MIN_STEPS)) for request in self.requests]
+        return [self.bench.run(self.name, request) for request in brief]
+
     def fits_with(self, others: Sequence[Workload]) -> bool:
         """Ask the bench whether the pipelines fit on the device."""
         mine = [each for each in others if isinstance(each, StrategyWorkload) and each.bench is self.bench]
@@ -69,6 +74,10 @@ class CallableWorkload:
 
     def call(self, tick: Tick) -> object:  # noqa: ARG002 - it has no steps to tell of
         """Call it."""
+        return self.function()
+
+    def refresh(self) -> object:
+        """Call it: it cannot be shortened."""
         return self.function()
 
     def fits_with(self, others: Sequence[Workload]) -> bool:  # noqa: ARG002 - the user's callables hold what they hold

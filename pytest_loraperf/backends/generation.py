@@ -14,9 +14,7 @@ from pytest_loraperf.backends.protocol import Generation
 from pytest_loraperf.backends.quiet import warnings_shown
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.measure.timing import NO_TICK, Tick
-from pytest_loraperf.request import Request
-
-MIN_STEPS = 2
+from pytest_loraperf.request import MIN_STEPS, Request
 
 
 def generate(pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:

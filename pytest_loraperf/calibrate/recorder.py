@@ -46,6 +46,10 @@ class Slowed:
             pass
         return None
 
+    def refresh(self) -> object:
+        """Refresh the workload itself."""
+        return self.workload.refresh()
+
     def fits_with(self, others: Sequence[Workload]) -> bool:
         """Ask the workload itself."""
         return self.workload.fits_with(others)

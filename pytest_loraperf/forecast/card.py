@@ -19,8 +19,9 @@ CUBLAS_WORKSPACE_BEFORE = 2 * 4 * 2**20 + 8 * 16 * 2**10
 class Card:
     """A kind of GPU; sizes are bytes.
 
-    ``context`` is what CUDA and the loaded libraries take of the process, ``elsewhere`` what the driver says is in
-    use though no process holds it: DiffSynth's offloading goes by it.
+    ``context`` is what CUDA and the loaded libraries take of the process, ``copying`` what they take more once
+    there is a stream that copies from pinned memory; ``elsewhere`` is what the driver says is in use though no
+    process holds it: DiffSynth's offloading goes by it.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Card:
     total: int
     context: int
     elsewhere: int
+    copying: int = 0
 
     @property
     def workspace(self) -> int:
@@ -41,4 +43,4 @@ class Card:
         return Device("cuda:0", self.name, self.total, self.capability)
 
 
-H100 = Card("NVIDIA H100 80GB", (9, 0), 85_022_343_168, 686 * 2**20, 230 * 2**20)
+H100 = Card("NVIDIA H100 80GB", (9, 0), 85_022_343_168, 686 * 2**20, 230 * 2**20, 70 * 2**20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pytest_loraperf.forecast.allocator import CachingAllocator
 from pytest_loraperf.forecast.card import Card
 from pytest_loraperf.forecast.functions import as_on_cuda
-from pytest_loraperf.forecast.pretence import pretended
+from pytest_loraperf.forecast.pretence import PretendedStream, pretended
 from pytest_loraperf.forecast.replay import Replay
 from pytest_loraperf.forecast.tracker import StorageTracker
 
@@ -32,6 +32,7 @@ class ForecastMeter:
         self._tracker = StorageTracker(self._fake, self.allocator, card.workspace)
         self.replay = Replay(self._tracker)
         self._depth = 0
+        self._streams: list[PretendedStream] = []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -44,7 +45,7 @@ class ForecastMeter:
             with ExitStack() as stack:
                 stack.enter_context(self._fake)
                 torch.empty(0, device="cuda:0")  # torch asks once whether CUDA is there: before it seems to be
-                stack.enter_context(pretended(self.card, self._used, self.allocator.empty_cache, self._compiled))
+                stack.enter_context(self._pretended())
                 stack.enter_context(as_on_cuda())
                 stack.enter_context(patch.object(torch.nn.Module, "__call__", self.replay.calling(CALL)))
                 stack.enter_context(self._tracker)
@@ -81,7 +82,10 @@ class ForecastMeter:
 
     def overhead(self) -> int:
         """Bytes of CUDA's context and the libraries."""
-        return self.card.context
+        return self.card.context + (self.card.copying if self._streams else 0)
+
+    def _pretended(self) -> AbstractContextManager[None]:
+        return pretended(self.card, self._used, self._outside, self.allocator, self._compiled, self._streams)
 
     def _compiled(self, call: Callable[..., Any]) -> Callable[..., Any]:
         """Return what stands for a module's compiled call."""
@@ -98,4 +102,7 @@ class ForecastMeter:
     def _used(self) -> int:
         if self._tracker.recording is not None:
             self._tracker.recording.asked = True
-        return self.card.elsewhere + self.card.context + self.allocator.reserved
+        return self._outside() + self.allocator.reserved
+
+    def _outside(self) -> int:
+        return self.card.elsewhere + self.overhead()

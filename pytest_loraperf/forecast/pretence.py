@@ -11,10 +11,10 @@ from unittest.mock import patch
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from pytest_loraperf.forecast.allocator import CachingAllocator
 from pytest_loraperf.forecast.card import Card
 
 REAL_GENERATOR = torch.Generator
-Used = Callable[[], int]
 
 
 class CudaGenerator(torch.Generator):
@@ -45,15 +45,31 @@ def _generator(device: object = "cpu") -> torch.Generator:
 
 @contextmanager
 def pretended(
-    card: Card, used: Used, empty_cache: Callable[[], None], compiled: Callable[..., Any]
+    card: Card,
+    used: Callable[[], int],
+    outside: Callable[[], int],
+    allocator: CachingAllocator,
+    compiled: Callable[..., Any],
+    streams: list[PretendedStream],
 ) -> Iterator[None]:
     """Let the card be there in this context.
 
-    ``used`` returns the bytes in use; ``compiled`` what stands for a module's compiled call.
+    Args:
+        card: what it is.
+        used: returns the bytes in use, of which ``outside`` are not the allocator's.
+        outside: returns those.
+        allocator: has those of tensors.
+        compiled: returns what stands for a module's compiled call.
+        streams: those that are made beside the one that computes are added to it.
     """
     properties = SimpleNamespace(
         name=card.name, major=card.capability[0], minor=card.capability[1], total_memory=card.total
     )
+
+    def _stream(device: object = None) -> PretendedStream:
+        streams.append(PretendedStream(device))
+        return streams[-1]
+
     cuda: dict[str, Any] = {
         "is_available": lambda: True,
         "device_count": lambda: 1,
@@ -62,10 +78,11 @@ def pretended(
         "get_device_name": lambda _device=None: card.name,
         "get_device_properties": lambda _device=None: properties,
         "mem_get_info": lambda _device=None: (card.total - used(), card.total),
-        "empty_cache": empty_cache,
+        "empty_cache": allocator.empty_cache,
         "synchronize": lambda _device=None: None,
-        "memory_reserved": lambda _device=None: used() - card.elsewhere - card.context,
-        "Stream": PretendedStream,
+        "memory_allocated": lambda _device=None: allocator.allocated,
+        "memory_reserved": lambda _device=None: used() - outside(),
+        "Stream": _stream,
         "stream": nullcontext,
         "current_stream": PretendedStream,
     }

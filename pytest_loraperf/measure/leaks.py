@@ -38,13 +38,13 @@ class Leaks:
     left: dict[str, int] = field(default_factory=dict)
     kept: dict[int, int] = field(default_factory=dict)
     _start: int = 0
-    _known: frozenset[int] = frozenset()
+    _known: frozenset[int] | None = None
 
     def begin(self, *, closely: bool) -> None:
         """Look before a test; ``closely`` looks at each tensor, so that what holds the new ones can be told."""
         self._settle()
         self._start = self._unaccounted()
-        self._known = frozenset(map(_storage, self._tensors())) if closely else frozenset()
+        self._known = frozenset(map(_storage, self._tensors())) if closely else None
         self.ledger.left = sum(self.left.values())
 
     def end(self, test: str) -> Leak:
@@ -103,7 +103,7 @@ class Leaks:
         sizes: dict[str, dict[int, int]] = {}
         for tensor in self._tensors():
             key = _storage(tensor)
-            if self._known and key not in self._known:
+            if self._known is not None and key not in self._known:
                 sizes.setdefault(holder_of(tensor), {})[key] = tensor.untyped_storage().nbytes()
         totals = {name: sum(each.values()) for name, each in sizes.items()}
         yield from sorted(totals.items(), key=lambda pair: -pair[1])[:SHOWN]

@@ -137,6 +137,10 @@ class Ledger:
         """Bytes of the live tensors of all holders."""
         return sum(self._live.values())
 
+    def live_of(self, holder: str) -> int:
+        """Bytes of a holder's live tensors."""
+        return self._live.get(holder, 0)
+
     def _held(self) -> int:
         return sum(self.resident.values()) + self._orphaned + self.left
 

@@ -49,6 +49,7 @@ def test_nvml_tells_the_small_card(cap: Cap) -> None:
     assert pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2).total == SIZE
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # inductor's own import
 @pytest.mark.usefixtures("cap")
 def test_kernels_run_on_it() -> None:
     a = torch.randn(512, 512, device="cuda", dtype=torch.bfloat16)

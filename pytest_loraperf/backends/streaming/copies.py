@@ -36,8 +36,8 @@ class Copies(Protocol):
     def retire(self) -> None:
         """Let buffers be given back: they are used again once what computes with them is done."""
 
-    def reserved(self) -> int:
-        """Return the bytes that this process has reserved on the device."""
+    def allocated(self) -> int:
+        """Return the bytes of this process's live tensors on the device."""
 
     def trim(self) -> None:
         """Give back to the device what is reserved and not used."""
@@ -82,9 +82,9 @@ class CudaCopies:
         """Let the copying stream, whose memory it is, wait for the one that computes."""
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
 
-    def reserved(self) -> int:
-        """Bytes that torch's allocator holds."""
-        return torch.cuda.memory_reserved(self._device)
+    def allocated(self) -> int:
+        """Bytes that torch's allocator has given out."""
+        return torch.cuda.memory_allocated(self._device)
 
     def trim(self) -> None:
         """Empty the allocator's cache."""
@@ -116,12 +116,12 @@ class PlainCopies:
     def retire(self) -> None:
         """Do nothing: all is done."""
 
-    def reserved(self) -> int:
+    def allocated(self) -> int:
         """Return none: there is no card."""
         return 0
 
     def trim(self) -> None:
-        """Do nothing: nothing is reserved."""
+        """Do nothing: nothing is kept back."""
 
 
 def copies_for(device: torch.device) -> Copies:

@@ -18,9 +18,9 @@ from pytest_loraperf.backends.pinned import host_memories
 from pytest_loraperf.backends.protocol import StepEffect
 from pytest_loraperf.backends.streaming.copies import Copies, copies_for
 from pytest_loraperf.backends.streaming.packing import Packed, pack, places_of
-from pytest_loraperf.backends.streaming.residency import Residency
+from pytest_loraperf.backends.streaming.residency import Residency, Watched
 from pytest_loraperf.backends.streaming.stacks import Stack, size_of, split, stacks_of
-from pytest_loraperf.backends.streaming.stream import SLOTS, Block, Stream
+from pytest_loraperf.backends.streaming.stream import Block, Stream
 from pytest_loraperf.errors import StrategyError
 from pytest_loraperf.units import format_size
 
@@ -66,7 +66,9 @@ class Offloaded:
         self.blocks = blocks
         self.handles: list[RemovableHandle] = []
         self.visitors = visitors
+        self.watched: Watched | None = None
         self._pipe = pipe
+        self._owners = {part: block for module, block in blocks.items() for part in module.modules()}
         for module, block in blocks.items():
             self.handles += [
                 module.register_forward_pre_hook(partial(_enter, stream, block)),
@@ -77,9 +79,8 @@ class Offloaded:
 
     def reach(self, layer: nn.Module) -> None:
         """Have the block of a layer on the device, for a call of the layer alone."""
-        for module, block in self.blocks.items():
-            if any(part is layer for part in module.modules()):
-                self.stream.enter(block)
+        if layer in self._owners:
+            self.stream.enter(self._owners[layer])
 
     def release(self) -> None:
         """Have everything that comes and goes in host memory; a call brings it back."""
@@ -92,6 +93,8 @@ class Offloaded:
         self.release()
         for handle in self.handles:
             handle.remove()
+        if self.watched is not None:
+            self.watched.stop()
         vars(self._pipe).pop("load_models_to_device", None)
         delattr(self._pipe, ATTRIBUTE)
 
@@ -109,7 +112,7 @@ def stream_blocks(pipe: Any, limit: int) -> StepEffect:
     of the other models is no block is there while the pipeline says that they are in use.
 
     Raises:
-        StrategyError: ``pipe.dit`` is no stack of blocks, or the card has no room for two of them.
+        StrategyError: ``pipe.dit`` is no stack of blocks, or the card has no room for one of them.
     """
     before = offloaded(pipe)
     if before is not None:
@@ -192,23 +195,24 @@ def _check_is_stacked(main: _Model) -> None:
 
 def _check_fits(main: _Model, limit: int, copies: Copies) -> None:
     largest = max(places_of(tensors)[1] for tensors in main.blocks)
-    needed = copies.overhead + size_of(main.rest) + SLOTS * largest
+    needed = copies.overhead + size_of(main.rest) + largest
     if limit < needed:
         raise StrategyError(
             f"offload[stream]: a limit of {format_size(limit)} is too small: {format_size(needed)} are needed for "
-            f"{SLOTS} blocks of {format_size(largest)} and what always stays, before anything is computed; raise "
+            f"a block of {format_size(largest)} and what always stays, before anything is computed; raise "
             "--loraperf-offload-limit or --gpu-budget"
         )
 
 
 def _let_stay(state: Offloaded, main: _Model, limit: int) -> None:
-    """Let each pass through the largest stack of the main model tell how large its inputs are."""
+    """Let each pass through the largest stack of the main model tell how large its inputs are, and be seen."""
     stacks = {id(stack.blocks[0][1]): stack for stack in main.stacks}
     firsts = {module: state.blocks[module] for module in state.blocks if id(module) in stacks}
     module, block = max(firsts.items(), key=lambda pair: sum(each.packed.size for each in pair[1].order))
     residency = Residency(state.stream, block.order, limit, size_of(main.rest))
     handle = module.register_forward_pre_hook(partial(_begin, residency), with_kwargs=True, prepend=True)
     state.handles.append(handle)
+    state.watched = Watched(module, residency)
 
 
 def _pack(groups: Sequence[Sequence[Tensor]], device: torch.device) -> tuple[list[Packed], str]:

@@ -13,7 +13,8 @@ from pytest_loraperf.backends.streaming.packing import Packed
 from pytest_loraperf.errors import LoraperfError
 
 SLOTS = 2
-"""Blocks on the device at a time that do not stay: one computes while the next arrives."""
+"""Blocks on the device at a time that do not stay: one computes while the next arrives. Where a card has no room
+for both, it is one, and the next arrives once that is done."""
 
 
 @dataclass(eq=False)
@@ -86,9 +87,9 @@ class Stream:
         return [block for stack in self.stacks for block in stack]
 
     @property
-    def slots_size(self) -> int:
-        """Bytes that the slots take on the device, where there are any."""
-        return max((block.packed.size for block in self.blocks), default=0) * self._count
+    def slot_size(self) -> int:
+        """Bytes that a slot takes on the device."""
+        return max((block.packed.size for block in self.blocks), default=0)
 
     def enter(self, block: Block) -> None:
         """Have a block on the device for the call that begins.
@@ -101,7 +102,7 @@ class Stream:
                 f"offload[stream]: process {os.getpid()} was forked from {self._process} and cannot use its GPU; "
                 "start processes by spawn (multiprocessing.set_start_method), or build the pipeline in this one"
             )
-        if self._running is not None:  # its call raised
+        if self._running not in {None, block}:  # its call raised
             self.leave(self._running)
         if block.views is None:
             self._fetch(block, self._victim(block, 0))
@@ -132,14 +133,18 @@ class Stream:
             if block.kept and block.slot is not None:
                 self._drop(block)  # it gets bytes of its own when it comes again
         if all(block.kept for block in self.blocks):
-            self.copies.retire()
-            self._slots.clear()
+            self._clear_slots()
 
     def prepare(self) -> None:
         """Have the slots, unless every block stays."""
         if not self._slots and not all(block.kept for block in self.blocks):
-            size = self.slots_size // self._count
-            self._slots = [Slot(self.copies.buffer(size)) for _ in range(self._count)]
+            self._slots = [Slot(self.copies.buffer(self.slot_size)) for _ in range(self._count)]
+
+    def use(self, slots: int) -> None:
+        """Have so many slots from now on."""
+        if slots != self._count:
+            self._clear_slots()
+            self._count = slots
 
     def drop_kept(self) -> None:
         """Make room: the blocks that stay leave the device until they are called again."""
@@ -155,6 +160,13 @@ class Stream:
             self._drop(block)
         self._slots.clear()
         self.copies.trim()
+
+    def _clear_slots(self) -> None:
+        for slot in self._slots:
+            if slot.block is not None:
+                self._drop(slot.block)
+        self.copies.retire()
+        self._slots.clear()
 
     def _victim(self, current: Block, sooner: float) -> Slot | None:
         """Return the slot whose block is called last from here, None if that is sooner than wanted.

@@ -1,0 +1,38 @@
+"""What holds the tensors that a test left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from pytest_loraperf.measure.leaks import Leaks
+from pytest_loraperf.measure.ledger import Ledger
+from pytest_loraperf.measure.memory import TensorBytes
+
+KEPT: list[torch.Tensor] = []
+
+
+@pytest.fixture
+def leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Leaks]:
+    """Only the tensors that are kept here are seen, as on a device that nothing was put on before."""
+    monkeypatch.setattr(Leaks, "_tensors", lambda _: iter(KEPT))
+    found = Leaks(Ledger(TensorBytes()))
+    with found.ledger.meter.watching():
+        yield found
+    KEPT.clear()
+
+
+def test_the_first_tensor_on_a_device_has_a_holder(leaks: Leaks) -> None:
+    leaks.begin(closely=True)
+    KEPT.append(torch.ones(2**10))
+    found = leaks.end("test_keeps")
+    assert (found.size, found.holders) == (4096, ((f"{__name__}.KEPT", 4096),))
+
+
+def test_nothing_is_looked_for_where_there_is_no_limit(leaks: Leaks) -> None:
+    leaks.begin(closely=False)
+    KEPT.append(torch.ones(2**10))
+    found = leaks.end("test_keeps")
+    assert (found.size, found.holders) == (4096, ())
