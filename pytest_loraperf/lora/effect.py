@@ -72,8 +72,15 @@ class EffectProbe:
         return {name: product / power for name, (product, power) in gains if power > 0}
 
     def _intended(self, name: str, x: Tensor) -> Tensor:
-        changes = [scale * (x @ layer.down.to(x).T) @ layer.up.to(x).T for layer, scale in self._adapters[name]]
+        changes = [
+            scale * (x @ _as(layer.down, x).T) @ _as(layer.up, x).T for layer, scale in self._adapters[name]
+        ]
         return torch.stack(changes).sum(0)
+
+
+def _as(weight: Tensor, x: Tensor) -> Tensor:
+    """Return a weight where and as x is; copied before it is cast, which the CPU would take long for."""
+    return weight.to(x.device).to(x.dtype)
 
 
 def probe(name: str, outputs: int, features: int, device: str) -> Tensor:
