@@ -19,7 +19,12 @@ ALLOWED = (
 SyntheticSize = Literal["tiny", "full"]
 SIZES = get_args(SyntheticSize)
 QWEN_IMAGE = "qwen-image"
-PIPELINES: Mapping[str, Mapping[str, Any]] = {QWEN_IMAGE: {}, "flux": {}, "wan": {"num_frames": 5}, "z-image": {}}
+PIPELINES: Mapping[str, Mapping[str, Any]] = {
+    QWEN_IMAGE: {},
+    "flux": {},
+    "wan": {"num_frames": 5, "tiled": False},
+    "z-image": {},
+}
 """What can be built without a download, and what its requests have besides; see ``backends/pipelines``."""
 BuildFunction = Callable[..., Any]
 """``build(device="cuda")`` or ``build(device="cpu")`` returns a pipeline whose weights lie there."""

@@ -12,7 +12,6 @@ import torch
 from pytest_loraperf.backends import offloading, parking, quantization, streaming
 from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
 from pytest_loraperf.backends.generation import generate
-from pytest_loraperf.backends.pipelines import describe
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet
@@ -23,7 +22,7 @@ from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match, linear_shapes
 from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.timing import NO_TICK, Tick
-from pytest_loraperf.models import QWEN_IMAGE, ModelSpec, Pretrained, Synthetic
+from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic
 from pytest_loraperf.order.runtime.declared import declared
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Step, StepKind, Strategy
@@ -66,12 +65,14 @@ class DiffSynth:
         """
         compute, weights_on = device.torch_name, "cpu" if on_cpu else device.torch_name
         with quiet():
-            if isinstance(model, Synthetic) and model.pipeline != QWEN_IMAGE:
-                described = describe(model.pipeline)
-                return described.build(model, device=compute, weights_on=weights_on, dtype=DTYPE)
             if isinstance(model, Synthetic):
                 return build_synthetic(
-                    model.size, seed=model.seed, device=compute, weights_on=weights_on, dtype=DTYPE
+                    model.size,
+                    pipeline=model.pipeline,
+                    seed=model.seed,
+                    device=compute,
+                    weights_on=weights_on,
+                    dtype=DTYPE,
                 )
             if isinstance(model, Pretrained):
                 return build_pretrained(model.source, device=compute, weights_on=weights_on, dtype=DTYPE)

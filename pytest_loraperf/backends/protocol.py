@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -16,9 +16,6 @@ from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.models import ModelSpec
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Step, Strategy
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,11 @@ class Generation:
     """What one request gave.
 
     ``latents`` has the pipeline's own shape, (1, 16, height / 8, width / 8) for Qwen-Image, and its dtype;
-    ``image`` is None where the pipeline has no VAE.
+    ``image`` is a PIL image, the list of its frames where the pipeline makes videos, and None where it has no VAE.
     """
 
     latents: Tensor
-    image: Image | None = None
+    image: Any = None
 
 
 @dataclass(frozen=True)

@@ -46,13 +46,12 @@ def difference(output: Tensor, reference: Tensor, *, value_range: float | None =
 
 
 def image_difference(image: Any, reference: Any) -> Difference:
-    """Compare two PIL images of one size by their 8-bit RGB values.
+    """Compare two PIL images of one size, or two videos as lists of such frames, by their 8-bit RGB values.
 
     Raises:
-        ValueError: the sizes differ.
+        ValueError: the sizes or the numbers of frames differ.
     """
-    pixels, expected = (torch.from_numpy(np.array(i.convert("RGB"), copy=True)) for i in (image, reference))
-    return difference(pixels, expected, value_range=255.0)
+    return difference(_pixels(image), _pixels(reference), value_range=255.0)
 
 
 def effect_kept(output: Tensor, reference: Tensor, control: Tensor) -> float:
@@ -65,6 +64,11 @@ def effect_kept(output: Tensor, reference: Tensor, control: Tensor) -> float:
     intended = r - c
     power = float(intended @ intended)
     return float((x - c) @ intended) / power if power > 0 else math.nan
+
+
+def _pixels(image: Any) -> Tensor:
+    frames = image if isinstance(image, list) else [image]
+    return torch.from_numpy(np.stack([np.array(frame.convert("RGB")) for frame in frames]))
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -10,17 +10,13 @@ import torch
 from PIL import Image
 
 from pytest_loraperf.backends.diffsynth import DiffSynth
+from pytest_loraperf.backends.latents_only import LatentsOnly, has_image
+from pytest_loraperf.backends.pipelines import describe
 from pytest_loraperf.backends.protocol import Generation
-from pytest_loraperf.backends.synthetic import (
-    TINY,
-    LatentsOnly,
-    build_synthetic,
-    has_image,
-    replace_prompt_embedder,
-)
+from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.errors import LoraperfError, ModelError
 from pytest_loraperf.gpu.device import Device
-from pytest_loraperf.models import Synthetic, UserBuilt
+from pytest_loraperf.models import QWEN_IMAGE, Synthetic, UserBuilt
 from pytest_loraperf.request import TINY_REQUEST, Request
 
 CPU = Device("cpu", "CPU")
@@ -161,7 +157,7 @@ def test_two_steps_are_enough(backend: DiffSynth, pipe: Any) -> None:
 def test_without_a_vae_there_are_latents_and_no_image(backend: DiffSynth) -> None:
     pipe = build_synthetic("tiny", seed=0, device="cpu", weights_on="cpu")
     pipe.vae, pipe.text_encoder = LatentsOnly(), None
-    replace_prompt_embedder(pipe, TINY.text_width)
+    describe(QWEN_IMAGE).seed_prompts(pipe, "tiny")
     ghost, castle = (
         backend.generate(pipe, TINY_REQUEST.with_changes(prompt=prompt)) for prompt in ("ghost", "castle")
     )

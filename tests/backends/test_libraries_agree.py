@@ -10,10 +10,11 @@ import torch
 
 from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.diffusers import Diffusers
-from pytest_loraperf.backends.synthetic import TINY, build_synthetic, replace_prompt_embedder
+from pytest_loraperf.backends.pipelines import describe
+from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import AdapterSource, match_adapter, read_adapter, weight_norms, write_synthetic_adapter
-from pytest_loraperf.models import Synthetic
+from pytest_loraperf.models import QWEN_IMAGE, Synthetic
 from pytest_loraperf.request import TINY_REQUEST
 from pytest_loraperf.strategies import ATTACH, FUSE, Step
 from pytest_loraperf.verdict.equivalence import DEFAULT_REL_L2
@@ -28,7 +29,7 @@ NOISE = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(TINY_RE
 def pipelines() -> tuple[Any, Any]:
     """Both libraries' pipelines with DiffSynth's weights; prompts are the same seeded embeddings in both."""
     ours = build_synthetic("tiny", seed=0, device="cpu", weights_on="cpu")
-    replace_prompt_embedder(ours, TINY.text_width)
+    describe(QWEN_IMAGE).seed_prompts(ours, "tiny")
     theirs = Diffusers(CPU).build(Synthetic(), CPU, on_cpu=False)
     theirs.transformer.load_state_dict(ours.dit.state_dict())
     theirs.text_encoder = theirs.vae = None

@@ -14,9 +14,10 @@ from diffsynth.core.vram.layers import AutoTorchModule, AutoWrappedLinear
 from diffsynth.models.model_loader import VRAM_MANAGEMENT_MODULE_MAPS
 
 from pytest_loraperf.backends.diffsynth import DiffSynth
+from pytest_loraperf.backends.latents_only import LatentsOnly
 from pytest_loraperf.backends.offloading import HEADROOM, _module_map, offload
 from pytest_loraperf.backends.quantization import FP8, quantize
-from pytest_loraperf.backends.synthetic import LatentsOnly, build_synthetic
+from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.bench import Bench
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.options import Settings

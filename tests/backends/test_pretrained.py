@@ -17,8 +17,10 @@ from diffsynth.core.loader import hash_model_file
 from PIL import Image
 from safetensors.torch import save_file
 
+from pytest_loraperf.backends.pipelines.qwen_image import dit, tiny_vae
 from pytest_loraperf.backends.pretrained import LONGEST_REASON, build_pretrained
-from pytest_loraperf.backends.synthetic import TINY, build_synthetic, scaled_dit, tiny_vae
+from pytest_loraperf.backends.synthetic import build_synthetic
+from pytest_loraperf.backends.synthetic_sizes import TINY
 from pytest_loraperf.backends.synthetic_text import tiny_text_encoder
 from pytest_loraperf.backends.tiny_text import tiny_tokenizer
 from pytest_loraperf.errors import ModelError
@@ -34,7 +36,7 @@ BASE = "Qwen/Qwen-Image"
 
 
 def tiny_dit() -> Any:
-    return scaled_dit(TINY)
+    return dit("tiny")
 
 
 def tiny_encoder() -> Any:

@@ -13,15 +13,17 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from pytest_loraperf.backends import pinned, quantization, streaming, synthetic
+from pytest_loraperf.backends import pinned, quantization, streaming
 from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.pinned import HostMemory, host_memories
+from pytest_loraperf.backends.pipelines import qwen_image
 from pytest_loraperf.backends.protocol import Choices
 from pytest_loraperf.backends.quantization import FP8, front_of, kept_in
 from pytest_loraperf.backends.streaming import Offloaded, offloaded, stream_blocks
 from pytest_loraperf.backends.streaming import pipeline as streaming_pipeline
 from pytest_loraperf.backends.streaming.stacks import split, stacks_of
 from pytest_loraperf.backends.synthetic import build_synthetic
+from pytest_loraperf.backends.synthetic_sizes import TINY
 from pytest_loraperf.bench import Bench
 from pytest_loraperf.errors import StrategyError
 from pytest_loraperf.gpu.device import Device
@@ -49,7 +51,7 @@ OWN = [
 def deep() -> Iterator[None]:
     """Six blocks in the tiny DiT, so that there is something to stream."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(synthetic, "TINY", dataclasses.replace(synthetic.TINY, layers=LAYERS))
+        monkeypatch.setattr(f"{qwen_image.__name__}.TINY", dataclasses.replace(TINY, layers=LAYERS))
         yield
 
 

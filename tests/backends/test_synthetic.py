@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffsynth.core.vram.initialization import skip_model_initialization
 from diffsynth.models.qwen_image_dit import QwenImageDiT
 from diffsynth.models.qwen_image_text_encoder import QwenImageTextEncoder
 from diffsynth.models.qwen_image_vae import QwenImageVAE
@@ -17,15 +18,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pytest_loraperf.backends import synthetic
-from pytest_loraperf.backends.synthetic import TINY, assemble, build_synthetic, has_image, scaled_dit
+from pytest_loraperf.backends.latents_only import has_image
+from pytest_loraperf.backends.pipelines import describe, qwen_image
+from pytest_loraperf.backends.synthetic import build_synthetic
+from pytest_loraperf.backends.synthetic_sizes import FULL_TEXT_WIDTH, TINY, DitSize
 from pytest_loraperf.backends.tiny_text import SPECIAL_TOKENS, tiny_tokenizer
 from pytest_loraperf.backends.weights import fill
 from pytest_loraperf.errors import ModelError
 from pytest_loraperf.lora import linear_shapes
 from pytest_loraperf.measure.memory import TensorBytes
+from pytest_loraperf.models import QWEN_IMAGE
 
 BF16 = torch.bfloat16
+QWEN = describe(QWEN_IMAGE)
 FULL_PARAMETERS = 20_430_401_088
 """What DiffSynth's own `QwenImageDiT()` counts."""
 
@@ -54,6 +59,12 @@ def latents(pipe: Any, **request: Any) -> torch.Tensor:
 def generate(pipe: Any, **request: Any) -> Any:
     plain = {"prompt": "a ghost", "cfg_scale": 1.0, "height": 64, "width": 64, "num_inference_steps": 4, "seed": 0}
     return pipe(progress_bar_cmd=lambda steps: steps, edit_image_auto_resize=False, **plain | request)
+
+
+def prompt_unit(pipe: Any) -> Any:
+    """The one unit that encodes prompts."""
+    (unit,) = [unit for unit in pipe.units if type(unit) is QwenImageUnit_PromptEmbedder]
+    return unit
 
 
 def plain_image(colour: tuple[int, int, int]) -> Image.Image:
@@ -174,7 +185,7 @@ class TestRequestsMatter:
         assert not torch.equal(red, blue)
 
     def test_the_text_encoder_sees_the_edit_image(self, pipe: Any) -> None:
-        unit = next(unit for unit in pipe.units if isinstance(unit, QwenImageUnit_PromptEmbedder))
+        unit = prompt_unit(pipe)
         red, blue = (
             unit.process(pipe, prompt="a ghost", edit_image=plain_image(colour))["prompt_emb"]
             for colour in ((255, 0, 0), (0, 0, 255))
@@ -207,7 +218,8 @@ class TestWeights:
 
     def test_are_kept_elsewhere_one_tensor_at_a_time(self) -> None:
         # The meta device stands for the host's memory here and the CPU for the GPU: TensorBytes counts the latter.
-        dit = scaled_dit(TINY)
+        with skip_model_initialization():
+            dit = qwen_image.dit("tiny")
         sizes = [parameter.numel() * BF16.itemsize for parameter in dit.parameters()]
         meter = TensorBytes()
         with meter.watching():
@@ -225,7 +237,7 @@ class TestWeights:
 
 def full() -> Any:
     """The full pipeline as it is before its weights are drawn: they would be 38 GiB."""
-    return assemble("full", device="cpu", dtype=BF16)
+    return QWEN.assemble("full", device="cpu", dtype=BF16)
 
 
 def block_linears(dit: torch.nn.Module, block: int) -> set[str]:
@@ -236,15 +248,16 @@ def block_linears(dit: torch.nn.Module, block: int) -> set[str]:
 @pytest.fixture
 def narrow_full(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The full pipeline with its 60 layers and its text width, but a narrow residual stream."""
-    size = replace(TINY, layers=60, text_width=synthetic.FULL_TEXT_WIDTH)
-    monkeypatch.setattr(synthetic, "QwenImageDiT", _scaled(size))
+    size = replace(TINY, layers=60, text_width=FULL_TEXT_WIDTH)
+    monkeypatch.setattr(qwen_image, "QwenImageDiT", _scaled(size))
     pipe = full()
     fill(pipe.dit, torch.Generator().manual_seed(0), weights_on="cpu", dtype=BF16)
     return pipe.eval()
 
 
-def _scaled(size: synthetic.DitSize) -> Callable[[], Any]:
-    built = scaled_dit(size)
+def _scaled(size: DitSize) -> Callable[[], Any]:
+    with skip_model_initialization():
+        built = qwen_image.scaled_dit(size)
     return lambda: built
 
 
@@ -268,17 +281,17 @@ class TestFull:
         assert list(pipe.vae.parameters()) == []
 
     def test_prompts_become_embeddings_where_diffsynth_computes_them(self) -> None:
-        pipe, real = full(), QwenImageUnit_PromptEmbedder()
-        at = [index for index, unit in enumerate(tiny().units) if type(unit) is QwenImageUnit_PromptEmbedder]
-        (unit,) = [pipe.units[index] for index in at]
-        assert type(unit) is synthetic.SeededPrompt
+        unit, real = prompt_unit(full()), prompt_unit(tiny())
+        assert [type(each) for each in full().units] == [type(each) for each in tiny().units]
         assert unit.fetch_input_params() == real.fetch_input_params()
         assert unit.fetch_output_params() == real.fetch_output_params()
 
     def test_embeddings_follow_the_prompt(self) -> None:
         pipe = full()
-        unit = synthetic.SeededPrompt(synthetic.FULL_TEXT_WIDTH)
-        ghost, again, castle = (unit.process(pipe, prompt=prompt) for prompt in ("ghost", "ghost", "castle"))
+        unit = prompt_unit(pipe)
+        ghost, again, castle = (
+            unit.process(pipe, prompt=prompt, edit_image=None) for prompt in ("ghost", "ghost", "castle")
+        )
         assert ghost["prompt_emb"].shape == (1, 200, 3584)
         assert ghost["prompt_emb"].dtype is BF16
         assert torch.equal(ghost["prompt_emb"], again["prompt_emb"])

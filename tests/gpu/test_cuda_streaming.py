@@ -9,10 +9,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pytest_loraperf.backends import synthetic
 from pytest_loraperf.backends.pinned import host_memories
+from pytest_loraperf.backends.pipelines import qwen_image
 from pytest_loraperf.backends.quantization import FP8, kept_in
 from pytest_loraperf.backends.streaming import offloaded, stream_blocks
+from pytest_loraperf.backends.synthetic_sizes import TINY
 from pytest_loraperf.bench import Bench
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.options import Settings
@@ -26,7 +27,7 @@ LAYERS = 8
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(synthetic, "TINY", dataclasses.replace(synthetic.TINY, layers=LAYERS))
+        monkeypatch.setattr(f"{qwen_image.__name__}.TINY", dataclasses.replace(TINY, layers=LAYERS))
         session = Session(Settings(model="synthetic:tiny", compile="off"))
         yield session
         session.close()

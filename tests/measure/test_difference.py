@@ -44,6 +44,15 @@ def test_images_by_their_8_bit_values() -> None:
     assert found.psnr == pytest.approx(20 * math.log10(255 / 10))
 
 
+def test_videos_by_all_their_frames() -> None:
+    black, grey = (Image.new("RGB", (4, 4), (value,) * 3) for value in (0, 51))
+    found = image_difference([black, grey], [black, black])
+    assert found.max_abs == 51
+    assert found.psnr == pytest.approx(20 * math.log10(5 * math.sqrt(2)))
+    with pytest.raises(ValueError, match=r"shapes differ: \(2, 4, 4, 3\) and \(1, 4, 4, 3\)"):
+        image_difference([black, grey], [black])
+
+
 @pytest.mark.parametrize(("share", "kept"), [(1.0, 1.0), (0.0, 0.0), (0.5, 0.5)])
 def test_effect_is_the_share_of_the_way_from_the_control(share: float, kept: float) -> None:
     control = torch.randn(100, generator=torch.Generator().manual_seed(0))

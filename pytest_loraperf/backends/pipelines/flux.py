@@ -16,6 +16,7 @@ from diffsynth.models.general_modules import TimestepEmbeddings
 from diffsynth.pipelines.flux_image import FluxImagePipeline, FluxImageUnit_PromptEmbedder
 
 from pytest_loraperf.backends.pipelines.description import Description, Draw
+from pytest_loraperf.backends.pipelines.flux_vae import tiny_decoder
 from pytest_loraperf.models import SyntheticSize
 
 PROMPT_TOKENS = 512
@@ -64,5 +65,6 @@ DESCRIPTION = Description(
     billions=11.9,
     prompt_unit=FluxImageUnit_PromptEmbedder,
     prompt=prompt,
+    tiny_decoder=tiny_decoder,
     decoder="vae_decoder",
 )

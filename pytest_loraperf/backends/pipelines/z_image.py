@@ -9,6 +9,7 @@ from diffsynth.models.z_image_dit import ZImageDiT
 from diffsynth.pipelines.z_image import ZImagePipeline, ZImageUnit_PromptEmbedder
 
 from pytest_loraperf.backends.pipelines.description import Description, Draw
+from pytest_loraperf.backends.pipelines.flux_vae import tiny_decoder
 from pytest_loraperf.models import SyntheticSize
 
 PROMPT_TOKENS = 200
@@ -35,5 +36,6 @@ DESCRIPTION = Description(
     billions=6.15,
     prompt_unit=ZImageUnit_PromptEmbedder,
     prompt=prompt,
+    tiny_decoder=tiny_decoder,
     decoder="vae_decoder",
 )
