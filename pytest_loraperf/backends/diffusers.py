@@ -92,7 +92,8 @@ class Diffusers:
                         raise quantization.unsupported(str(step))
                     return self._quantize(pipeline, step.scheme)
                 case StepKind.OFFLOAD:
-                    return group_offloading.offload(pipeline, self.device.torch_name)
+                    card = step.card or self.device.total
+                    return group_offloading.offload(pipeline, self.device.torch_name, card)
                 case StepKind.COMPILE:
                     return self._compile(pipeline)
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from pytest_loraperf.backends.diffusers import Diffusers
+from pytest_loraperf.backends.group_offloading import BLOCKS, HOOK, _of_the_card, needed
+from pytest_loraperf.backends.group_offloading import LAYERS as LAYER_BY_LAYER
 from pytest_loraperf.backends.protocol import Choices
 from pytest_loraperf.bench import Bench
 from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
@@ -17,6 +19,7 @@ from pytest_loraperf.models import parse_model
 from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session
 from pytest_loraperf.strategies import COMPILE, FUSE, SHIPPED, Step, StepKind, Strategies, Strategy
+from pytest_loraperf.units import format_size
 
 CPU = Device("cpu", "CPU")
 MODELS = ("synthetic:tiny", "synthetic:flux:tiny")
@@ -101,6 +104,61 @@ def test_compiles_its_blocks() -> None:
     pipe = backend.build(parse_model("synthetic:tiny"), CPU, on_cpu=False)
     effect = backend.apply(pipe, COMPILE, ())
     assert (effect.layers, effect.total) == (2, 2)
+
+
+@pytest.fixture
+def pipe(bench: Bench) -> Any:
+    return bench.shop.backend.build(bench.model, CPU, on_cpu=True)
+
+
+def test_without_room_for_two_blocks_its_layers_come_one_by_one(bench: Bench, pipe: Any) -> None:
+    backend = bench.shop.backend
+    request = Session(Settings(model=str(bench.model), device="cpu"), Strategies()).request()
+    before = backend.generate(pipe, request).latents
+    blocks, layers = (needed(pipe.transformer, level) for level in (BLOCKS, LAYER_BY_LAYER))
+    effect = backend.apply(pipe, Step(StepKind.OFFLOAD, "group", blocks - 1), ())
+    assert layers < blocks
+    size = format_size(blocks)
+    assert effect.note == (
+        "the weights are in host memory already: no GPU here; "
+        f"layers come one by one: 2 blocks need {size} of a card of {format_size(blocks - 1)}"
+    )
+    linears = [part for part in pipe.transformer.modules() if isinstance(part, torch.nn.Linear)]
+    assert all(part._diffusers_hook.get_hook(HOOK) for part in linears)  # type: ignore[operator,union-attr]  # diffusers sets it
+    assert torch.equal(backend.generate(pipe, request).latents, before)
+
+
+def test_with_room_for_two_blocks_they_come_as_blocks(bench: Bench, pipe: Any) -> None:
+    effect = bench.shop.backend.apply(pipe, Step(StepKind.OFFLOAD, "group", needed(pipe.transformer, BLOCKS)), ())
+    assert effect.note == "the weights are in host memory already: no GPU here"
+    blocks = pipe.transformer.transformer_blocks
+    assert blocks[0]._diffusers_hook.get_hook(HOOK)
+    assert not hasattr(blocks[0].attn.to_q, "_diffusers_hook")
+
+
+def test_without_room_for_two_layers_it_is_refused(bench: Bench, pipe: Any) -> None:
+    name, least = max(
+        (
+            (name, needed(part, LAYER_BY_LAYER))
+            for name, part in pipe.components.items()
+            if hasattr(part, "modules")
+        ),
+        key=lambda pair: pair[1],
+    )
+    with pytest.raises(StrategyError) as caught:
+        bench.shop.backend.apply(pipe, Step(StepKind.OFFLOAD, "group", least - 1), ())
+    assert str(caught.value) == (
+        f"offload[group]: a limit of {format_size(least - 1)} is too small: {format_size(least)} are needed for "
+        f"2 layers of the {name}, before anything is computed; raise --loraperf-offload-limit or --gpu-budget"
+    )
+
+
+def test_a_card_with_room_for_all_is_said_to_stay_empty() -> None:
+    main = torch.nn.Linear(1024, 1024, bias=False, dtype=torch.bfloat16)
+    assert list(_of_the_card(main, BLOCKS, 8 * 2**30, 2**20)) == [
+        "a card of 8 GB has room for the whole transformer (2 MB), but diffusers' group offloading keeps no block on it"
+    ]
+    assert list(_of_the_card(main, BLOCKS, 3 * 2**20 - 1, 2**20)) == []
 
 
 @pytest.mark.parametrize(
