@@ -160,6 +160,23 @@ class TestFolder:
         session.close()
         assert torch.equal(found, expected)
 
+    def test_holds_its_gates(self, pytester: pytest.Pytester, saved: Path) -> None:
+        pytester.makepyfile("""
+            import pytest
+
+            @pytest.mark.lora_strategy("fused", "fused_then_quantize", "low_vram_optimized")
+            @pytest.mark.output_equivalent(to="standard_lora")
+            @pytest.mark.lora_effect(min_gain=0.9)
+            @pytest.mark.vram_budget("1GB")
+            def test_holds(lora_pipeline):
+                assert lora_pipeline(height=64, width=64).image.size == (64, 64)
+        """)
+        result = pytester.runpytest(
+            "-p", "no:asyncio", "--loraperf-device=cpu", f"--loraperf-model=pretrained:{saved}"
+        )
+        result.assert_outcomes(passed=3)
+        result.stdout.fnmatch_lines([f"pretrained:{saved} on CPU (cpu), *"])
+
     def test_without_a_processor_is_no_edit_model(self, original: Any, folder: Path) -> None:
         shutil.rmtree(folder / "processor")
         loaded = load(folder)
