@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
+from pytest_loraperf.backends.registry import BACKENDS, DEFAULT, Entry
 from pytest_loraperf.errors import DeviceError
 from pytest_loraperf.host import Host, probe_host
 from pytest_loraperf.measure.validity import (
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.gpu.nvml import Reading
 
-PACKAGES = ("torch", "diffsynth", "torchao", "pytest", "pytest-loraperf")
+LIBRARIES = ("diffsynth", "diffusers", "peft", "transformers", "accelerate")
+PACKAGES = ("torch", *LIBRARIES, "torchao", "pytest", "pytest-loraperf")
 FULL_MODEL_WEIGHTS = 20 * 2**30
 BUSY = 10
 """Percent of the time; a GPU that nobody uses is below."""
@@ -109,7 +111,7 @@ def probe(wanted: str) -> Probe:
 
 def diagnose(found: Probe) -> list[Check]:
     """Judge what was found; pure."""
-    checks = [*_device(found.device), *_driver(found), *_versions(found)]
+    checks = [*_device(found.device), *_driver(found), *_versions(found), *_backends(found.versions)]
     if not isinstance(found.device, str) and found.device.is_cuda:
         checks.append(_fp8(found.device))
         if found.driver:
@@ -159,13 +161,6 @@ def _driver(found: Probe) -> Iterator[Check]:
 def _versions(found: Probe) -> Iterator[Check]:
     have = found.versions
     yield Check("versions", "ok", ", ".join(f"{name} {version}" for name, version in have.items() if version))
-    if not have["diffsynth"]:
-        yield Check(
-            "versions",
-            "problem",
-            "diffsynth is not installed: no strategy can be built",
-            "pip install 'pytest-loraperf[diffsynth]'",
-        )
     if not have["torchao"]:
         yield Check(
             "versions",
@@ -176,6 +171,46 @@ def _versions(found: Probe) -> Iterator[Check]:
     elif found.no_torchao:
         reason, _, advice = found.no_torchao.rpartition("; ")
         yield Check("versions", "warn", reason, advice)
+
+
+def _backends(have: Mapping[str, str | None]) -> Iterator[Check]:
+    """Say of each backend what it offers, or what it lacks; that is no fault while the default is there."""
+    lacks = {name: _lacks(entry, have) for name, entry in BACKENDS.items()}
+    for name, entry in BACKENDS.items():
+        lacking = lacks[name]
+        if lacking is None:
+            offers = (
+                f"builds {', '.join(entry.pipelines)}",
+                f"quantizes by {', '.join(entry.schemes)}",
+                f"offloads by {', '.join(entry.offloads)}",
+            )
+            yield Check("backends", "ok", f"{name} ({entry.package} {have[entry.package]}): {'; '.join(offers)}")
+        elif name != DEFAULT:
+            yield Check("backends", "ok", f"{name} is not there: {lacking}", _install(name, have))
+    usable = [name for name, lacking in lacks.items() if lacking is None]
+    if not usable:
+        yield Check("backends", "problem", f"{lacks[DEFAULT]}: no strategy can be built", _install(DEFAULT, have))
+    elif DEFAULT not in usable:
+        instead = f"use --loraperf-backend={usable[0]}, or {_install(DEFAULT, have)}"
+        yield Check("backends", "warn", f"{lacks[DEFAULT]}: the default backend {DEFAULT} cannot be used", instead)
+
+
+def _lacks(entry: Entry, have: Mapping[str, str | None]) -> str | None:
+    """Return what a backend lacks of its packages, None if nothing."""
+    missing = [package for package in (entry.package, *entry.needs) if not have[package]]
+    if missing:
+        return f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+    found = have[entry.package] or ""
+    if entry.major is not None and found.partition(".")[0] != str(entry.major):
+        return f"{entry.package} {found} is installed, and it is for {entry.major}.x"
+    return None
+
+
+def _install(name: str, have: Mapping[str, str | None]) -> str:
+    """Return how to get a backend's packages: DiffSynth 1.1 and 2.x exclude one another."""
+    entry = BACKENDS[name]
+    apart = "in an environment of its own, " if entry.major is not None and have[entry.package] else ""
+    return f"{apart}pip install 'pytest-loraperf[{entry.extra}]'"
 
 
 def _fp8(device: Device) -> Check:
@@ -283,8 +318,8 @@ def _version(name: str) -> str | None:
 
 
 def _why_no_torchao(versions: Mapping[str, str | None]) -> str | None:
-    if not (versions["diffsynth"] and versions["torchao"]):
-        return None  # said of the one that is missing
+    if not versions["torchao"]:
+        return None  # it is said that it is missing
     from pytest_loraperf.backends.quantization import why_no_torchao  # noqa: PLC0415 - torch
 
     return why_no_torchao()

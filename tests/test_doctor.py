@@ -22,6 +22,10 @@ VERSIONS = {
     "Python": "3.12.4",
     "torch": "2.8.0",
     "diffsynth": "2.1.0",
+    "diffusers": "0.42.1",
+    "peft": "0.19.0",
+    "transformers": "5.1.0",
+    "accelerate": "1.12.0",
     "torchao": "0.17.0",
     "pytest": "9.0.0",
     "pytest-loraperf": "0.1.0",
@@ -38,7 +42,26 @@ ALL_WELL = [
     Check(
         "versions",
         "ok",
-        "Python 3.12.4, torch 2.8.0, diffsynth 2.1.0, torchao 0.17.0, pytest 9.0.0, pytest-loraperf 0.1.0",
+        "Python 3.12.4, torch 2.8.0, diffsynth 2.1.0, diffusers 0.42.1, peft 0.19.0, transformers 5.1.0, "
+        "accelerate 1.12.0, torchao 0.17.0, pytest 9.0.0, pytest-loraperf 0.1.0",
+    ),
+    Check(
+        "backends",
+        "ok",
+        "diffsynth (diffsynth 2.1.0): builds qwen-image, flux, wan, z-image; "
+        "quantizes by fp8_storage, fp8_compute, torchao_fp8_w8a8; offloads by stream, diffsynth",
+    ),
+    Check(
+        "backends",
+        "ok",
+        "diffsynth1 is not there: diffsynth 2.1.0 is installed, and it is for 1.x",
+        "in an environment of its own, pip install 'pytest-loraperf[diffsynth1]'",
+    ),
+    Check(
+        "backends",
+        "ok",
+        "diffusers (diffusers 0.42.1): builds qwen-image, flux; quantizes by fp8_storage, torchao_fp8_w8a8; "
+        "offloads by group",
     ),
     Check("fp8", "ok", "fp8 matrix products run on this GPU"),
     Check("neighbours", "ok", "512 MB of VRAM in use by others and the driver"),
@@ -67,7 +90,13 @@ def test_no_gpu() -> None:
             "for figures that count, measure on a machine with an NVIDIA GPU",
         )
     ]
-    assert [check.topic for check in diagnose(found)] == ["device", "versions", "memory", "limits"]
+    assert [check.topic for check in diagnose(found)] == [
+        "device",
+        "versions",
+        *["backends"] * 3,
+        "memory",
+        "limits",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -140,18 +169,90 @@ def test_a_driver_that_tells_nothing_of_the_gpu() -> None:
     ]
 
 
+BARE = dict.fromkeys(("diffsynth", "diffusers", "peft", "transformers", "accelerate"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "checks"),
+    [
+        (
+            BARE,
+            [
+                Check(
+                    "backends",
+                    "ok",
+                    "diffsynth1 is not there: diffsynth is not installed",
+                    "pip install 'pytest-loraperf[diffsynth1]'",
+                ),
+                Check(
+                    "backends",
+                    "ok",
+                    "diffusers is not there: diffusers, peft, transformers, accelerate are not installed",
+                    "pip install 'pytest-loraperf[diffusers]'",
+                ),
+                Check(
+                    "backends",
+                    "problem",
+                    "diffsynth is not installed: no strategy can be built",
+                    "pip install 'pytest-loraperf[diffsynth]'",
+                ),
+            ],
+        ),
+        (
+            {"diffsynth": None},
+            [
+                Check(
+                    "backends",
+                    "ok",
+                    "diffsynth1 is not there: diffsynth is not installed",
+                    "pip install 'pytest-loraperf[diffsynth1]'",
+                ),
+                Check(
+                    "backends",
+                    "warn",
+                    "diffsynth is not installed: the default backend diffsynth cannot be used",
+                    "use --loraperf-backend=diffusers, or pip install 'pytest-loraperf[diffsynth]'",
+                ),
+            ],
+        ),
+        (
+            {"diffsynth": "1.1.9"},
+            [
+                Check(
+                    "backends",
+                    "ok",
+                    "diffsynth1 (diffsynth 1.1.9): builds qwen-image; quantizes by fp8_storage, fp8_compute, "
+                    "fp8_loaded; offloads by diffsynth",
+                ),
+                Check(
+                    "backends",
+                    "warn",
+                    "diffsynth 1.1.9 is installed, and it is for 2.x: the default backend diffsynth cannot be used",
+                    "use --loraperf-backend=diffsynth1, or in an environment of its own, "
+                    "pip install 'pytest-loraperf[diffsynth]'",
+                ),
+            ],
+        ),
+        (
+            {"peft": None},
+            [
+                Check(
+                    "backends",
+                    "ok",
+                    "diffusers is not there: peft is not installed",
+                    "pip install 'pytest-loraperf[diffusers]'",
+                )
+            ],
+        ),
+    ],
+)
+def test_the_backends_whose_packages_lack(changes: dict[str, str | None], checks: list[Check]) -> None:
+    assert news(replace(GOOD, versions=VERSIONS | changes))[1:] == checks
+
+
 @pytest.mark.parametrize(
     ("package", "check"),
     [
-        (
-            "diffsynth",
-            Check(
-                "versions",
-                "problem",
-                "diffsynth is not installed: no strategy can be built",
-                "pip install 'pytest-loraperf[diffsynth]'",
-            ),
-        ),
         (
             "torchao",
             Check(
@@ -347,7 +448,7 @@ def test_a_torch_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_package_that_is_not_installed() -> None:
     assert doctor._version("no-such-package-of-ours") is None
-    assert doctor._why_no_torchao(VERSIONS | {"diffsynth": None}) is None
+    assert doctor._why_no_torchao(VERSIONS | {"torchao": None}) is None
 
 
 def test_lines_are_aligned_and_wrapped() -> None:

@@ -1,27 +1,62 @@
-"""The backends by name: where each class is, and what to install for it. No library is imported here."""
+"""The backends by name: where each class is, what to install for it, what it offers. No library is imported."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from pytest_loraperf.models import PIPELINES, QWEN_IMAGE
+
 
 class Entry(NamedTuple):
     """Where a backend's class is, the extra that installs its library, and the package that is.
 
-    ``major`` is the only major version of the package that it is for, None where any will do.
+    ``major`` is the only major version of the package that it is for, None where any will do; ``needs`` are the
+    packages that it imports besides. The backend builds the synthetic ``pipelines``, quantizes by ``schemes`` and
+    offloads by ``offloads``.
     """
 
     module: str
     kind: str
     extra: str
     package: str
+    pipelines: tuple[str, ...]
+    schemes: tuple[str, ...]
+    offloads: tuple[str, ...]
     major: int | None = None
+    needs: tuple[str, ...] = ()
 
 
 DEFAULT = "diffsynth"
 BACKENDS = {
-    "diffsynth": Entry("pytest_loraperf.backends.diffsynth", "DiffSynth", "diffsynth", "diffsynth", 2),
-    "diffsynth1": Entry("pytest_loraperf.backends.diffsynth1", "DiffSynth1", "diffsynth1", "diffsynth", 1),
-    "diffusers": Entry("pytest_loraperf.backends.diffusers", "Diffusers", "diffusers", "diffusers"),
+    "diffsynth": Entry(
+        "pytest_loraperf.backends.diffsynth",
+        "DiffSynth",
+        "diffsynth",
+        "diffsynth",
+        pipelines=tuple(PIPELINES),
+        schemes=("fp8_storage", "fp8_compute", "torchao_fp8_w8a8"),
+        offloads=("stream", "diffsynth"),
+        major=2,
+    ),
+    "diffsynth1": Entry(
+        "pytest_loraperf.backends.diffsynth1",
+        "DiffSynth1",
+        "diffsynth1",
+        "diffsynth",
+        pipelines=(QWEN_IMAGE,),
+        schemes=("fp8_storage", "fp8_compute", "fp8_loaded"),
+        offloads=("diffsynth",),
+        major=1,
+    ),
+    "diffusers": Entry(
+        "pytest_loraperf.backends.diffusers",
+        "Diffusers",
+        "diffusers",
+        "diffusers",
+        pipelines=(QWEN_IMAGE, "flux"),
+        schemes=("fp8_storage", "torchao_fp8_w8a8"),
+        offloads=("group",),
+        needs=("peft", "transformers", "accelerate"),
+    ),
 }
 """By the word of ``--loraperf-backend``."""

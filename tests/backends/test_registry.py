@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
-from pytest_loraperf.backends import load_backend
+from pytest_loraperf.backends import (
+    diffusers,
+    diffusers_models,
+    group_offloading,
+    load_backend,
+    offloading,
+    quantization,
+)
 from pytest_loraperf.backends.registry import BACKENDS
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.models import PIPELINES
 
 CPU = Device("cpu", "CPU")
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @pytest.mark.parametrize("name", ["diffsynth", "diffusers"])
@@ -47,3 +60,25 @@ def test_an_unknown_name_is_refused_before_anything_is_run(pytester: pytest.Pyte
     source = "ini value loraperf_backend" if way == "ini" else "--loraperf-backend"
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{source}: got 'comfy'; allowed are *diffsynth, diffsynth1, diffusers*"])
+
+
+@pytest.mark.parametrize(
+    ("name", "pipelines", "schemes", "offloads"),
+    [
+        ("diffsynth", PIPELINES, quantization.SCHEMES, offloading.SCHEMES),
+        ("diffusers", diffusers_models.ASSEMBLERS, diffusers.SCHEMES, group_offloading.SCHEMES),
+    ],
+)
+def test_what_it_offers_is_what_the_backend_has(
+    name: str, pipelines: Iterable[str], schemes: Iterable[str], offloads: Iterable[str]
+) -> None:
+    entry = BACKENDS[name]
+    assert (entry.pipelines, entry.schemes, entry.offloads) == (tuple(pipelines), tuple(schemes), tuple(offloads))
+
+
+@pytest.mark.parametrize("name", list(BACKENDS))
+def test_the_extra_installs_the_packages_that_it_needs(name: str) -> None:
+    entry = BACKENDS[name]
+    extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"][entry.extra]
+    installed = {re.split("[<>=]", each)[0] for each in extras}
+    assert {entry.package, *entry.needs} <= installed

@@ -12,13 +12,15 @@ from diffsynth.lora import GeneralLoRALoader
 from diffsynth.vram_management import AutoWrappedLinear
 from safetensors.torch import load_file
 
+from pytest_loraperf.backends.diffsynth1 import SCHEMES, DiffSynth1
 from pytest_loraperf.backends.quantization import FP8
+from pytest_loraperf.backends.registry import BACKENDS
 from pytest_loraperf.backends.synthetic1 import build_synthetic
 from pytest_loraperf.bench import Bench
 from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import linear_shapes, weight_norms, write_synthetic_adapter
-from pytest_loraperf.models import Synthetic
+from pytest_loraperf.models import PIPELINES, Synthetic
 from pytest_loraperf.options import Settings
 from pytest_loraperf.request import TINY_REQUEST
 from pytest_loraperf.session import Session
@@ -306,3 +308,12 @@ def test_on_cuda(strategy: str) -> None:
     bench = session.bench()
     assert distance(latents(bench, strategy), latents(bench, "standard_lora")) < 0.08
     session.close()
+
+
+def test_what_the_registry_says_that_it_offers() -> None:
+    entry, cpu = BACKENDS["diffsynth1"], Device("cpu", "CPU")
+    assert entry.schemes == SCHEMES
+    for pipeline in PIPELINES:
+        if pipeline not in entry.pipelines:
+            with pytest.raises(ModelError, match=pipeline):
+                DiffSynth1(cpu).build(Synthetic(pipeline=pipeline), cpu, on_cpu=True)
