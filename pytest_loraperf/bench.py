@@ -40,6 +40,7 @@ from pytest_loraperf.lora import (
 )
 from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.ledger import Ledger, Peak
+from pytest_loraperf.measure.timeline import MemoryWatch, Timeline
 from pytest_loraperf.measure.timing import NO_TICK, Stopwatch, Tick
 from pytest_loraperf.models import ModelSpec
 from pytest_loraperf.request import Request
@@ -60,7 +61,8 @@ class Arm:
 
     ``pipeline`` is None while it is not on the device; ``parked`` is the pipeline then, if it is in host memory,
     and ``berth`` where it is, kept for the next time.
-    ``first_generation`` is the seconds of the very first one, which compiles and allocates.
+    ``first_generation`` is the seconds of the very first one, which compiles and allocates; ``timeline`` is the
+    memory over one that was only looked at, where that was asked for.
     """
 
     recipe: Recipe
@@ -75,6 +77,7 @@ class Arm:
     error: str | None = None
     first_call: dict[str, float] = field(default_factory=dict)
     first_generation: float | None = None
+    timeline: Timeline | None = None
 
     @property
     def name(self) -> str:
@@ -243,6 +246,21 @@ class Bench:
         """Run one generation that only looks at how memory is used: no arm and no test is charged for it."""
         with self.shop.alone(), self.shop.ledger.aside(self._holder(name)):
             self.run(name, request)
+
+    def follow(self, name: str, request: Request) -> Timeline:
+        """Run one generation that only looks at how its memory changes, and return that.
+
+        A compiled arm is looked at as its steps begin only: what looks at calls would be compiled too.
+
+        Raises:
+            LoraperfError: the pipeline cannot be built.
+        """
+        arm, holder, ledger = self.arm(name), self._holder(name), self.shop.ledger
+        with self.shop.alone(), ledger.aside(holder):
+            watch = MemoryWatch(ledger.meter, ledger.foreign(holder), calls=not arm.compiles)
+            with watch.looking():
+                self.run(name, request, watch.tick)
+        return watch.timeline
 
     def output(self, name: str, request: Request) -> Output:
         """Return what this strategy gives for a request, generated at most once."""

@@ -17,6 +17,7 @@ from pytest_loraperf.report.results import (
     Latency,
     LoraCoverage,
     Machine,
+    MemoryOverTime,
     OutputComparison,
     Ratio,
     Results,
@@ -194,6 +195,7 @@ def _strategy(session: Session, bench: Bench, arm: Arm) -> StrategyResult:
             runtime_peak=arm.runtime_peak.needed or None,
             allocated_peak=max(arm.setup_peak.allocated, arm.runtime_peak.allocated) or None,
         ),
+        memory=_memory(arm),
         output=_output(bench, arm.name),
         lora=_coverage(arm),
         error=arm.error,
@@ -284,6 +286,14 @@ def _output(bench: Bench, name: str) -> OutputComparison | None:
         if arm == name:
             return OutputComparison(reference=reference, **asdict(found))
     return None
+
+
+def _memory(arm: Arm) -> MemoryOverTime | None:
+    if arm.timeline is None:
+        return None
+    seconds, needed, live = zip(*arm.timeline.moments, strict=True)
+    steps = tuple(round(each, 6) for each in arm.timeline.steps)
+    return MemoryOverTime(tuple(round(each, 6) for each in seconds), needed, live, steps)
 
 
 def _coverage(arm: Arm) -> LoraCoverage | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.errors import LoraperfError, said
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.specs import FasterThan, Gates, LatencyBudget, OutputEquivalent, VramBudget
 from pytest_loraperf.strategies import CONTROL
@@ -42,6 +42,20 @@ def judge(session: Session, record: TestRecord) -> Iterator[Verdict]:
     yield from (_faster(session, record, faster) for faster in gates.faster)
     if session.stored is not None:
         yield from session.stored.judge(session, record)
+    _follow(session, record)
+
+
+def _follow(session: Session, record: TestRecord) -> None:
+    """Look at the memory of a strategy over a generation, once, where its results are written to a file."""
+    bench, name, wanted = record.bench, record.strategy, session.settings.json or session.settings.html
+    if not wanted or bench is None or name is None or not record.requests or bench.arms[name].timeline is not None:
+        return
+    import torch  # noqa: PLC0415 - where a pipeline was built it is imported
+
+    try:
+        bench.arms[name].timeline = bench.follow(name, record.requests[0])
+    except (LoraperfError, torch.OutOfMemoryError) as error:
+        session.notes[f"{name}: its memory over a generation is not known: {said(error)}"] = None
 
 
 def _subject(record: TestRecord) -> Workload:

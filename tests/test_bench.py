@@ -20,6 +20,7 @@ from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match
 from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.ledger import Charge, Ledger
+from pytest_loraperf.measure.timeline import MemoryWatch
 from pytest_loraperf.measure.timing import NO_TICK, Stopwatch, Tick
 from pytest_loraperf.models import ModelSpec, Synthetic
 from pytest_loraperf.request import Request
@@ -56,6 +57,9 @@ class Card:
         return self.top
 
     def allocated(self) -> int:
+        return self.level()
+
+    def reserved_now(self) -> int:
         return self.level()
 
     def allocated_peak(self) -> int:
@@ -171,6 +175,38 @@ def make_bench(card: Card, backend: Pretend, spare: int) -> Bench:
 
 def resident(bench: Bench) -> set[str]:
     return {arm.name for arm in bench.arms.values() if arm.pipeline is not None}
+
+
+def test_memory_over_a_generation_is_the_arms_own_and_charged_to_nobody(bench: Bench) -> None:
+    for name in ("small_a", "small_b"):
+        bench.generate(name, Request())
+    charge = Charge()
+    with bench.shop.ledger.test_phase(charge, "runtime"):
+        timeline = bench.follow("small_b", Request())
+    assert [moment.needed for moment in timeline.moments] == [
+        19 * GB + GB // 2,
+        20 * GB + GB // 2,  # as the step begins, after which nothing more was taken
+        19 * GB + GB // 2,
+    ]
+    assert len(timeline.steps) == 1
+    assert bench.arms["small_b"].runtime_peak.needed == 20 * GB + GB // 2
+    assert charge.phases == {}
+
+
+@pytest.mark.parametrize(("name", "calls"), [("compiled", False), ("small_a", True)])
+def test_calls_are_not_looked_at_where_they_are_compiled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, calls: bool
+) -> None:
+    seen: list[bool] = []
+
+    class Watch(MemoryWatch):
+        def __init__(self, *more: Any, calls: bool) -> None:
+            seen.append(calls)
+            super().__init__(*more, calls=calls)
+
+    monkeypatch.setattr("pytest_loraperf.bench.MemoryWatch", Watch)
+    bench.follow(name, Request())
+    assert seen == [calls]
 
 
 def test_what_fits_stays(bench: Bench, backend: Pretend) -> None:

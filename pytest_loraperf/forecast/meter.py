@@ -67,6 +67,10 @@ class ForecastMeter:
         """Bytes reserved at most."""
         return self.allocator.reserved_peak
 
+    def reserved_now(self) -> int:
+        """Bytes that the allocator holds."""
+        return self.allocator.reserved
+
     def allocated(self) -> int:
         """Bytes of live tensors."""
         return self.allocator.allocated

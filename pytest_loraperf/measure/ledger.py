@@ -88,10 +88,8 @@ class Ledger:
         """
         self._note(self._held(), self._held_live())
         self.meter.reset_peak()
-        mine = self.resident.get(holder, 0)
-        others = self._held() - mine
-        foreign = self.meter.level() - mine
-        foreign_live = self.meter.allocated() - self._live.get(holder, 0)
+        others = self._held() - self.resident.get(holder, 0)
+        foreign, foreign_live = self.foreign(holder)
         try:
             with self.meter.watching():
                 yield
@@ -108,6 +106,13 @@ class Ledger:
             self._live[holder] = max(0, self.meter.allocated() - foreign_live)
             peak.resident = max(self.resident[holder], self._live[holder]) + overhead
             self.meter.reset_peak()
+
+    def foreign(self, holder: str) -> tuple[int, int]:
+        """Return the bytes that are reserved now, and those of live tensors, but for the holder's own."""
+        return (
+            self.meter.level() - self.resident.get(holder, 0),
+            self.meter.allocated() - self._live.get(holder, 0),
+        )
 
     @contextmanager
     def aside(self, holder: str) -> Iterator[None]:

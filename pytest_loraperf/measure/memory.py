@@ -33,6 +33,9 @@ class Meter(Protocol):
     def peak(self) -> int:
         """The highest level since the last reset, without the overhead."""
 
+    def reserved_now(self) -> int:
+        """Bytes held now, unused cache included, without the overhead."""
+
     def allocated(self) -> int:
         """Bytes of live tensors now."""
 
@@ -81,6 +84,10 @@ class CudaMeter:
     def peak(self) -> int:
         """Bytes reserved at most: allocations and the allocator's fragmentation."""
         return torch.cuda.max_memory_reserved(self._index)
+
+    def reserved_now(self) -> int:
+        """Bytes that torch's allocator holds."""
+        return torch.cuda.memory_reserved(self._index)
 
     def allocated(self) -> int:
         """Bytes of live tensors."""
@@ -146,6 +153,10 @@ class TensorBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 
     def peak(self) -> int:
         """Bytes of live tensors at most."""
         return self._peak
+
+    def reserved_now(self) -> int:
+        """Bytes of live tensors: nothing is reserved ahead."""
+        return self._level
 
     def allocated(self) -> int:
         """The same: nothing is reserved ahead."""

@@ -71,6 +71,20 @@ class Vram:
 
 
 @dataclass(frozen=True)
+class MemoryOverTime:
+    """Bytes over one generation that was not timed, at up to 200 moments: the lists are of one length.
+
+    ``needed`` is what a card must have, as in ``Vram``, ``live`` the tensors alone. ``seconds`` count from its
+    start, ``steps_s`` are those where each denoising step begins and the last ends. Being watched, it is slower.
+    """
+
+    seconds: tuple[float, ...]
+    needed: tuple[int, ...]
+    live: tuple[int, ...]
+    steps_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class OutputComparison:
     """How far the output is from the reference's; ``psnr`` is None where nothing differs."""
 
@@ -145,6 +159,7 @@ class StrategyResult:
     latency: Latency | None = None
     ratio: Ratio | None = None
     vram: Vram = field(default_factory=Vram)
+    memory: MemoryOverTime | None = None
     output: OutputComparison | None = None
     lora: LoraCoverage | None = None
     error: str | None = None

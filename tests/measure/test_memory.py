@@ -119,6 +119,9 @@ class Segments:
     def __init__(self) -> None:
         self.reserved = self.live = self.top = self.live_top = 0
 
+    def reserved_now(self) -> int:
+        return self.reserved
+
     def hold(self, reserved: int, live: int) -> None:
         self.reserved += reserved
         self.live += live

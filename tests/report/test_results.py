@@ -121,6 +121,7 @@ def test_keys_of_the_schema() -> None:
         "adapters",
         "error",
         "gpu_s",
+        "memory",
         "mistake",
         "model",
         "requests",
