@@ -12,6 +12,7 @@ from pytest_loraperf.history import Group
 from pytest_loraperf.page import rows
 from pytest_loraperf.page.axes import CONFIG, labels, shortened
 from pytest_loraperf.page.draw import Spec, svg
+from pytest_loraperf.page.over_time import over_time
 from pytest_loraperf.page.palette import LIGHT
 from pytest_loraperf.page.tradeoff import memory_name, takeaway, tradeoff
 from pytest_loraperf.page.trend import trend
@@ -87,6 +88,17 @@ def figures(results: Results) -> Iterator[Figure]:
         if wide is not None and narrow is not None:
             caption = says(results)
             yield Figure(name, title, caption, *_drawn(name, f"{title}. {caption}", wide, narrow))
+
+
+def memories(results: Results) -> list[Figure]:
+    """Return a small chart of each strategy whose memory was followed over a generation."""
+    drawn = list(over_time(results, SMALL))
+    texts = labels([name for name, _ in drawn], 40)
+    return [
+        Figure(f"over-time-{place}", texts[name], "", drawing, drawing)
+        for place, (name, spec) in enumerate(drawn)
+        for drawing in (svg(spec, f"over-time-{place}", f"Memory of {texts[name]} over a generation."),)
+    ]
 
 
 def trends(groups: Sequence[Group]) -> dict[str, list[Figure]]:

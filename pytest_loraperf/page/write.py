@@ -14,8 +14,9 @@ from markupsafe import Markup, escape
 from pytest_loraperf.history import Group, history_cells
 from pytest_loraperf.page import content
 from pytest_loraperf.page.axes import shortened
-from pytest_loraperf.page.figures import figures, trends
+from pytest_loraperf.page.figures import figures, memories, trends
 from pytest_loraperf.page.files import write_whole
+from pytest_loraperf.page.over_time import legend
 from pytest_loraperf.page.palette import DARK, LIGHT, css_variables
 from pytest_loraperf.report.results import Results
 
@@ -62,6 +63,8 @@ def page(results: Results, groups: Sequence[Group] = ()) -> str:
         rows=rows,
         table_notes=content.table_notes(results),
         figures=list(figures(results)),
+        memories=memories(results),
+        memories_legend=legend(results),
         few_layers=content.few_layers(results),
         claims=content.claims(results),
         judged=content.judged(results),

@@ -8,6 +8,7 @@ from pytest_loraperf.report.results import (
     Latency,
     LoraCoverage,
     Machine,
+    MemoryOverTime,
     OutputComparison,
     Ratio,
     Results,
@@ -179,6 +180,14 @@ EIGHT = Results(
     ),
     notes=("7 rounds of each",),
 )
+
+
+def over_a_generation(peak: float, steps: int = 4) -> MemoryOverTime:
+    """Memory that is half of its peak, in GiB, but in the middle of each step."""
+    needed = [int(peak * GIB * (1 if moment % 2 else 0.5)) for moment in range(2 * (steps + 2) + 1)]
+    seconds = tuple(moment / 2 for moment in range(len(needed)))
+    live = tuple(int(size * 0.9) for size in needed)
+    return MemoryOverTime(seconds, tuple(needed), live, tuple(float(1 + step) for step in range(steps + 1)))
 
 
 def with_strategy(name: str, **changes: object) -> Results:

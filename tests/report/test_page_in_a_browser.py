@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sample_results import EIGHT, GIB, STRATEGIES, over_a_generation
 from selenium import webdriver as selenium
 from test_page import HOSTILE, date, hostile
 
@@ -19,7 +21,7 @@ from pytest_loraperf.report.results import read_results
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NEEDED = ("chromium", "chromedriver")
-PAGES = ("h100", "cpu", "effect", "hostile")
+PAGES = ("h100", "cpu", "effect", "hostile", "followed")
 SEEN = """
     const shown = box => box.width > 0 && box.height > 0;
     const charts = [...document.querySelectorAll("figure")].map(figure => {
@@ -46,6 +48,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for name, file in (("h100", "h100/demo.json"), ("cpu", "cpu/demo.json"), ("effect", "cpu/effect.json"))
     }
     stored["hostile"] = hostile(*HOSTILE)
+    stored["followed"] = replace(
+        EIGHT,
+        strategies={
+            name: replace(each, memory=over_a_generation((each.vram.runtime_peak or 0) / GIB))
+            for name, each in STRATEGIES.items()
+        },
+        gpu_budget=24 * GIB,
+    )
     found = {name: folder / f"{name}.html" for name in PAGES}
     for name, path in found.items():
         runs = [Run("old", date(1), stored[name]), Run("new", date(2), stored[name])]
@@ -113,6 +123,28 @@ def test_the_page_fits_and_needs_nothing(
         assert 0 <= left < right <= width
         assert min(wide, high) > 60
     assert seen["smallest"] > 9.5  # pixels of a letter; drawn at 12, and a little smaller on the smallest phones
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_memory_over_a_generation_is_drawn_for_each_strategy(
+    browser: Any, pages: dict[str, Path], width: int
+) -> None:
+    look(browser, pages["followed"], width, "light")
+    seen = browser.execute_script("""
+        return [...document.querySelectorAll("#over-time figure")].map(figure => {
+            const box = figure.querySelector("svg").getBoundingClientRect();
+            const dashed = [...figure.querySelectorAll("line[stroke-dasharray]")].map(each => each.getBoundingClientRect());
+            return {
+                name: figure.querySelector("h3").textContent,
+                lines: figure.querySelectorAll("path[stroke-width='1.5']").length,
+                budget: dashed.filter(line => line.width > 100 && line.top > box.top && line.top < box.bottom).length,
+            };
+        });
+    """)
+    assert [each["name"] for each in seen] == list(STRATEGIES)
+    assert all((each["lines"], each["budget"]) == (2, 1) for each in seen)
+    caption = browser.execute_script('return document.querySelector("#over-time .caption").textContent')
+    assert "dashed: the budget" in caption
 
 
 def test_light_and_dark_differ_in_the_page_and_its_drawings(browser: Any, pages: dict[str, Path]) -> None:
