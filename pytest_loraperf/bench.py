@@ -223,6 +223,20 @@ class Bench:
                     f"strategy {name}: out of memory while it ran: {out_of_memory(error)}"
                 ) from error
 
+    def runtime_peak_of(self, name: str, request: Request) -> int:
+        """Run one generation, and return the bytes that it needed at most, whatever others needed.
+
+        Raises:
+            LoraperfError: the pipeline cannot be built, or memory ran out.
+        """
+        arm = self.arm(name)
+        others, arm.runtime_peak = arm.runtime_peak, Peak()
+        try:
+            self.generate(name, request)
+            return arm.runtime_peak.needed
+        finally:
+            arm.runtime_peak = others
+
     def _generate(self, name: str, request: Request) -> Generation:
         arm = self.arm(name)
         made: list[Generation] = []
@@ -277,6 +291,11 @@ class Bench:
         """
         if self._adapters is None and self.sources:
             self._adapters = tuple(map(read_adapter, self.sources))
+
+    @property
+    def named_adapters(self) -> tuple[Adapter, ...]:
+        """The adapters of the files that were named, read; none where a synthetic one stands for them."""
+        return (self._adapters or ()) if self.sources else ()
 
     def release(self, name: str) -> None:
         """Let go of the pipeline of an arm that is not needed again; what is known of it stays."""

@@ -93,6 +93,21 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strategies", default="all", metavar="NAMES", help="all, or names such as fused,low_vram"
     )
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images a sample, one after another (default: 1)"
+    )
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="AXIS=LIST",
+        help="measure these too, pipelines as they are built: resolution, height, width, steps or batch, "
+        "such as steps=4,8; repeat it for several",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the sweep: .svg, .png or .html")
+    parser.add_argument(
+        "--advise", action="store_true", help="end with what to take, and the code to paste for it"
+    )
     _add_options(parser, BENCH_OPTIONS)
     _add_request(parser)
 
@@ -286,15 +301,23 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    from pytest_loraperf.benchmark import run_benchmark  # noqa: PLC0415 - imports torch
+    from pytest_loraperf.benchmark import Benchmarking, run_benchmark  # noqa: PLC0415 - imports torch
     from pytest_loraperf.report.benchmark_json import write_benchmarks  # noqa: PLC0415
     from pytest_loraperf.report.results import write_results  # noqa: PLC0415
+    from pytest_loraperf.sweep import check_sweep, parse_sweep  # noqa: PLC0415 - start-up
 
     settings = _settings(given, BENCH_OPTIONS)
     if given.rounds is None:
         settings = replace(settings, rounds=BENCH_ROUNDS)
     check_files(settings, "--")
-    results = run_benchmark(settings, given.command, given.strategies, _changes(given), _tell, print)
+    sweeps = tuple(map(parse_sweep, given.sweep))
+    check_sweep(given.batch, sweeps, given.plot, settings.files.values())
+    asked = Benchmarking(given.strategies, _changes(given), given.batch, sweeps, given.advise)
+    results = run_benchmark(settings, given.command, asked, print)
+    if given.plot is not None:
+        from pytest_loraperf.page.sweep import write_plot  # noqa: PLC0415 - imports vl_convert
+
+        write_plot(given.plot, results)
     if settings.json is not None:
         write_results(settings.json, results)
     if settings.benchmark_json is not None:

@@ -187,7 +187,7 @@ def _strategy(session: Session, bench: Bench, arm: Arm) -> StrategyResult:
         samples_s=samples,
         gpu_s=_gpu_seconds(taken),
         steps_s=_steps(taken),
-        latency=_latency(samples),
+        latency=latency_of(samples),
         ratio=_ratio(session, taken, _taken(session, bench, REFERENCE)),
         vram=Vram(
             setup_peak=arm.setup_peak.needed or None,
@@ -212,7 +212,8 @@ def _first_call(arm: Arm, samples: tuple[float, ...], warm_up: float | None) -> 
     return (SetupStep(step="first generation", seconds=extra, layers=0, layers_total=0, vram_peak=None),)
 
 
-def _latency(samples: tuple[float, ...]) -> Latency | None:
+def latency_of(samples: tuple[float, ...]) -> Latency | None:
+    """Return the median of samples in seconds, with its interval."""
     if not samples:
         return None
     return Latency(median_s=median(samples), ci_s=median_interval(samples), rounds=len(samples))

@@ -51,6 +51,7 @@ MAY_IMPORT_PYTEST = (
 )
 STARTS_LIGHT = ("plugin", "starting", "item", "options", "markers", "hookspec", "fixtures", "session", "guard")
 ALWAYS_LIGHT = (
+    "advise",
     "units",
     "verdict",
     "report",

@@ -141,6 +141,14 @@ def front_of(old: Tensor, dtype: torch.dtype) -> Tensor:
     return old.view(-1).view(dtype).as_strided(old.shape, old.stride(), offset)
 
 
+def quantize_below_lora(pipe: BasePipeline, method: str) -> StepEffect:
+    """Quantize the Linear layers of ``pipe.dit`` by a method of DiffSynth's ``QuantizeConfig``, its LoRA kept.
+
+    ``QuantizeConfig.quantize_model`` alone replaces the layers that hold an attached LoRA, and loses it.
+    """
+    return _quantize_torchao(pipe, pipe.dit, method)
+
+
 def _quantize_torchao(pipe: BasePipeline, module: torch.nn.Module, scheme: str) -> StepEffect:
     from diffsynth.core.quant import QuantizeConfig  # noqa: PLC0415 - heavy
     from diffsynth.core.vram.layers import LoRAHotLoadMixin  # noqa: PLC0415

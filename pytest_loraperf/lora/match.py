@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pytest_loraperf.errors import AdapterError
-from pytest_loraperf.lora.adapter import SHOWN, Adapter, LoraLayer
+from pytest_loraperf.lora.adapter import SHOWN, Adapter, AdapterSource, LoraLayer, read_adapter
 
 Shapes = Mapping[str, tuple[int, int]]
 
@@ -57,6 +58,21 @@ def linear_shapes(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
         if isinstance(part, torch.nn.Linear) and name.removesuffix(".module") not in found:
             found[name] = (part.out_features, part.in_features)
     return found
+
+
+def lora_state_dict(
+    path: Path | str, module: torch.nn.Module, dtype: torch.dtype, device: torch.device | str
+) -> dict[str, Tensor]:
+    """Read an adapter of any convention into what DiffSynth's loaders take for this module.
+
+    The factors are named ``NAME.lora_A.weight``, (rank, in_features), and ``NAME.lora_B.weight``, (out_features,
+    rank), by the module's own names; rank and alpha are applied.
+
+    Raises:
+        AdapterError: the file cannot be read, or fits nothing in the module.
+    """
+    found = match_adapter(read_adapter(AdapterSource(Path(path))), linear_shapes(module))
+    return {key: tensor.to(device, dtype) for key, tensor in found.state_dict().items()}
 
 
 def match_adapter(adapter: Adapter, layers: Shapes) -> Match:

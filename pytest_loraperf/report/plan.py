@@ -9,35 +9,37 @@ from pytest_loraperf.strategies import CONTROL
 from pytest_loraperf.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from pytest_loraperf.report.results import Results, StrategyResult
+    from pytest_loraperf.report.results import Results
 
 
 def plan_lines(results: Results) -> Iterator[str]:
-    """Yield the line that names the fastest strategy within the budget, or the smallest where none fits.
+    """Yield the line that names the fastest strategy within the budget, or the smallest where none fits."""
+    budget, found = results.gpu_budget, usable(results)
+    if budget is None or not found:
+        return
+    fitting = {name: each for name, each in found.items() if each[1] <= budget}
+    card = f"a card of {format_size(budget)}"
+    if fitting:
+        best = min(fitting, key=lambda name: fitting[name][0])
+        yield f"plan: the fastest of {len(fitting)} that fit {card} is {told(best, fitting)}"
+    else:
+        least = min(found, key=lambda name: found[name][1])
+        yield f"plan: none of {len(found)} fits {card}; the smallest is {told(least, found)}"
+
+
+def usable(results: Results) -> dict[str, tuple[float, int]]:
+    """Return what could be recommended: seconds a generation, and the bytes that a card must have, by name.
 
     Strategies that failed, and known mistakes, are no plan; nor is the control, which has no LoRA.
     """
-    budget = results.gpu_budget
-    usable = {
-        name: each
+    return {
+        name: (each.latency.median_s, each.need)
         for name, each in results.strategies.items()
         if each.latency is not None and each.need and not each.error and not each.mistake and name != CONTROL
     }
-    if budget is None or not usable:
-        return
-    fitting = {name: each for name, each in usable.items() if each.need <= budget}
-    card = f"a card of {format_size(budget)}"
-    if fitting:
-        best = min(fitting, key=lambda name: _seconds(fitting[name]))
-        yield f"plan: the fastest of {len(fitting)} that fit {card} is {_told(best, fitting)}"
-    else:
-        least = min(usable, key=lambda name: usable[name].need)
-        yield f"plan: none of {len(usable)} fits {card}; the smallest is {_told(least, usable)}"
 
 
-def _seconds(found: StrategyResult) -> float:
-    return found.latency.median_s if found.latency else 0.0
-
-
-def _told(name: str, among: Mapping[str, StrategyResult]) -> str:
-    return f"{name}: {format_duration(_seconds(among[name]))} a generation, {format_size(among[name].need)}"
+def told(name: str, among: Mapping[str, tuple[float, int]]) -> str:
+    """Return a strategy with its time and size."""
+    seconds, size = among[name]
+    return f"{name}: {format_duration(seconds)} a generation, {format_size(size)}"

@@ -172,6 +172,24 @@ class StrategyResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepPoint:
+    """A strategy at one value of what was swept: ``latency`` is of one image, ``runtime_peak`` bytes.
+
+    ``images`` were made one after another by the pipeline as it was built; ``image_s_with_setup`` is the seconds
+    of one of them with its share of building the pipeline, compilation included.
+    """
+
+    axis: str
+    value: int
+    strategy: str
+    images: int = 1
+    latency: Latency | None = None
+    image_s_with_setup: float | None = None
+    runtime_peak: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerdictRecord:
     """The verdict of one gate on one test; ``tighter`` is a stricter marker for one that passed by far.
 
@@ -202,6 +220,7 @@ class Results:
     comparisons: tuple[ComparisonRecord, ...] = ()
     notes: tuple[str, ...] = ()
     gpu_budget: int | None = None
+    sweep: tuple[SweepPoint, ...] = ()
 
     def verdict_of(self, strategy: str) -> str:
         """Return the worst verdict on a strategy: FAIL, INCONCLUSIVE, PASS, or nothing where none was asked."""

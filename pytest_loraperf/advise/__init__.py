@@ -1,0 +1,1 @@
+"""Advice from what was measured: which strategy to take, and the code to paste for it. No torch here."""

@@ -1,0 +1,53 @@
+"""Which strategy to take: the fastest, the smallest, and the fastest that fits the card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from pytest_loraperf.report.plan import told, usable
+from pytest_loraperf.units import format_size
+
+if TYPE_CHECKING:
+    from pytest_loraperf.report.results import Results
+
+
+def choices(results: Results) -> dict[str, str]:
+    """Return what is to be had and by which strategy: ``{"fastest": "fused"}``.
+
+    Strategies that failed, and known mistakes, are never chosen. Without a budget there is no third choice, and
+    where nothing fits it, none either.
+    """
+    found = usable(results)
+    if not found:
+        return {}
+    chosen = {
+        "fastest": min(found, key=lambda name: found[name][0]),
+        "smallest": min(found, key=lambda name: found[name][1]),
+    }
+    budget = results.gpu_budget
+    fitting = {name: each for name, each in found.items() if budget is not None and each[1] <= budget}
+    if budget is not None and fitting:
+        best = min(fitting, key=lambda name: fitting[name][0])
+        chosen[f"fastest within {format_size(budget)}"] = best
+    return chosen
+
+
+def advice_lines(results: Results, code: Mapping[str, str]) -> Iterator[str]:
+    """Yield each choice with its time and size, and then the code of each strategy that was chosen, once.
+
+    ``code`` has it by the name of the strategy.
+    """
+    found, chosen = usable(results), choices(results)
+    if not chosen:
+        yield "advice: none; nothing was measured that could be recommended"
+        return
+    width = max(map(len, chosen))
+    for what, name in chosen.items():
+        yield f"{what.ljust(width)}  {told(name, found)}"
+    if results.gpu_budget is not None and len(chosen) == 2:  # noqa: PLR2004 - the two that need no budget
+        yield f"nothing fits a card of {format_size(results.gpu_budget)}"
+    for name in dict.fromkeys(chosen.values()):
+        yield ""
+        yield f"# --- {name}: {', '.join(what for what, other in chosen.items() if other == name)} ---"
+        yield from code.get(name, "").splitlines()

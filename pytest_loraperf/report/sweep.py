@@ -1,0 +1,57 @@
+"""A sweep as lines of plain text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pytest_loraperf.report.table import MIN_WIDTH, NONE, one_line, shortened
+from pytest_loraperf.units import format_size, four_digits
+
+if TYPE_CHECKING:
+    from pytest_loraperf.report.results import Results, SweepPoint
+
+BATCH = "batch"
+_NAME = 22
+
+
+def sweep_lines(results: Results, width: int) -> Iterator[str]:
+    """Yield a table for each axis, and the errors of the points that have one."""
+    for axis in dict.fromkeys(point.axis for point in results.sweep):
+        points = [point for point in results.sweep if point.axis == axis]
+        yield ""
+        yield from _table(axis, points)
+        for point in points:
+            if point.error:
+                line = one_line(f"error in {point.strategy} at {axis} {point.value}: {point.error}")
+                yield from textwrap.wrap(line, max(width, MIN_WIDTH), subsequent_indent="  ")
+
+
+def _table(axis: str, points: list[SweepPoint]) -> Iterator[str]:
+    titles = [axis, "strategy", "s/image", "interval", "VRAM runtime"]
+    rows = [[*_cells(point)] for point in sorted(points, key=lambda point: point.value)]
+    if axis == BATCH:
+        # The seed's tip: images without reloading share the set-up.
+        titles.append("s/image with set-up")
+        for row, point in zip(rows, sorted(points, key=lambda point: point.value), strict=True):
+            row.append(NONE if point.image_s_with_setup is None else four_digits(point.image_s_with_setup))
+    sizes = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    for row in (titles, *rows):
+        cells = (
+            text.ljust(size) if place == 1 else text.rjust(size)
+            for place, (text, size) in enumerate(zip(row, sizes, strict=True))
+        )
+        yield "  ".join(cells).rstrip()
+
+
+def _cells(point: SweepPoint) -> Iterator[str]:
+    yield str(point.value)
+    yield shortened(one_line(point.strategy), _NAME)
+    if point.latency is None:
+        yield from ("error", NONE)
+    else:
+        low, high = point.latency.ci_s
+        yield four_digits(point.latency.median_s)
+        yield f"[{four_digits(low)}–{four_digits(high)}]"
+    yield NONE if point.runtime_peak is None else format_size(point.runtime_peak)
