@@ -6,7 +6,9 @@ finding the files to the last denoising step, is DiffSynth's own.
 
 from __future__ import annotations
 
+import runpy
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from pytest_loraperf.backends.synthetic_sizes import TINY
 from pytest_loraperf.backends.synthetic_text import tiny_text_encoder
 from pytest_loraperf.backends.tiny_text import tiny_tokenizer
 from pytest_loraperf.errors import ModelError
+from pytest_loraperf.lora import linear_shapes, weight_norms, write_synthetic_adapter
 from pytest_loraperf.models import Synthetic
 from pytest_loraperf.options import Settings
 from pytest_loraperf.request import TINY_REQUEST
@@ -33,6 +36,7 @@ SHARDS = tuple(f"transformer/diffusion_pytorch_model-0000{i}-of-00002.safetensor
 TEXT_ENCODER = "text_encoder/model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 BASE = "Qwen/Qwen-Image"
+SCRIPTS = Path(__file__).parents[2] / "examples/qwen_image/model_inference"
 
 
 def tiny_dit() -> Any:
@@ -176,6 +180,25 @@ class TestFolder:
         )
         result.assert_outcomes(passed=3)
         result.stdout.fnmatch_lines([f"pretrained:{saved} on CPU (cpu), *"])
+
+    @pytest.mark.parametrize("script", ["Quantized", "LowVRAM-Optimized"])
+    def test_is_what_the_seeds_scripts_take(
+        self, original: Any, saved: Path, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = [name for name in linear_shapes(original.dit) if "transformer_blocks" in name]
+        write_synthetic_adapter(tmp_path / "a.safetensors", weight_norms(original.dit, names))
+        RED.save(tmp_path / "in.png")
+        path = SCRIPTS / f"Qwen-Image-Edit-LoRA-Ghost-{script}.py"
+        given = ["--model", str(saved), "--lora", "a.safetensors", "--image", "in.png", "--device", "cpu"]
+        size = ["--height", "64", "--width", "64", "--steps", "2", "--cfg", "1"]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(SCRIPTS))
+        monkeypatch.setattr("sys.argv", [path.name, *given, *size])
+        monkeypatch.setattr("sys.excepthook", sys.excepthook)
+        pipe = runpy.run_path(str(path))["pipe"]
+        assert pipe.processor is not None
+        with Image.open("ghost.png") as image:
+            assert image.size == (64, 64)
 
     def test_without_a_processor_is_no_edit_model(self, original: Any, folder: Path) -> None:
         shutil.rmtree(folder / "processor")
