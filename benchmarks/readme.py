@@ -11,14 +11,19 @@ from textwrap import wrap
 
 from benchmarks.peers import KIND as PEERS
 from benchmarks.peers import Comparison, table
+from pytest_loraperf.advise.choose import advice_lines, choices
+from pytest_loraperf.advise.code import Setting, code_for
 from pytest_loraperf.calibrate.calibration import read_calibration
 from pytest_loraperf.calibrate.files import read_file
 from pytest_loraperf.calibrate.table import markdown_lines
 from pytest_loraperf.effect import effect_lines
 from pytest_loraperf.forecast.run import forecast_lines
+from pytest_loraperf.models import parse_model
 from pytest_loraperf.report.markdown import markdown_table, replace_block
 from pytest_loraperf.report.results import read_results
 from pytest_loraperf.report.terminal import summary
+from pytest_loraperf.request import Request
+from pytest_loraperf.strategies import StepKind, Strategies
 
 ROOT = Path(__file__).parents[1]
 WIDTH = 118
@@ -55,6 +60,23 @@ def _forecast(file: Path) -> str:
     return f"```text\n$ {results.command}\n{lines}\n```"
 
 
+def _advice(file: Path) -> str:
+    """Show what is recommended, and the code of the first of it."""
+    results = read_results(file)
+    first = next(iter(choices(results).values()))
+    found = results.strategies[first]
+    strategy = Strategies()[first].with_scheme(str(found.scheme)).with_scheme("stream", StepKind.OFFLOAD)
+    setting = Setting(parse_model(results.model), (), Request(**results.request), results.machine.device)
+    lines = list(advice_lines(results, {first: code_for(strategy, setting)}))
+    shown = [
+        part
+        for line in lines[: lines.index("")]
+        for part in wrap(line, WIDTH, subsequent_indent="  ", replace_whitespace=False)
+    ]
+    code = lines[lines.index("") : lines.index('image.save("output.png")') + 1]
+    return "\n".join(["```text", f"$ {results.command}", "…", *shown, *code, "```"])
+
+
 def _calibration(*files: Path) -> str:
     """Show what was recorded, or where nothing was, the simulated noise."""
     lines = []
@@ -85,6 +107,7 @@ BLOCKS = (
     Block("README.md", "demo", ("cpu/demo.json",), _run),
     Block("README.md", "h100", ("h100/demo.json",), _table),
     Block("README.md", "budget", ("h100/budget.json",), _budget),
+    Block("README.md", "advice", ("cpu/advice.json",), _advice),
     Block("README.md", "effect", ("cpu/effect.json",), _effect),
     Block("README.md", "forecast", ("cpu/forecast.json",), _forecast),
     Block("README.md", "calibration", ("h100/calibration-full.json",), _calibration),

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from pytest_loraperf.report.results import Results
 
 
+SMALLEST = "smallest"
+
+
 def choices(results: Results) -> dict[str, str]:
     """Return what is to be had and by which strategy: ``{"fastest": "fused"}``.
 
@@ -23,7 +26,7 @@ def choices(results: Results) -> dict[str, str]:
         return {}
     chosen = {
         "fastest": min(found, key=lambda name: found[name][0]),
-        "smallest": min(found, key=lambda name: found[name][1]),
+        SMALLEST: min(found, key=lambda name: found[name][1]),
     }
     budget = results.gpu_budget
     fitting = {name: each for name, each in found.items() if budget is not None and each[1] <= budget}
@@ -44,10 +47,23 @@ def advice_lines(results: Results, code: Mapping[str, str]) -> Iterator[str]:
         return
     width = max(map(len, chosen))
     for what, name in chosen.items():
-        yield f"{what.ljust(width)}  {told(name, found)}"
+        others = ", ".join(_as_fast(results, name, what)) if what != SMALLEST else ""
+        doubt = f"; these may be as fast: {others}" if others else ""
+        yield f"{what.ljust(width)}  {told(name, found)}{doubt}"
     if results.gpu_budget is not None and len(chosen) == 2:  # noqa: PLR2004 - the two that need no budget
         yield f"nothing fits a card of {format_size(results.gpu_budget)}"
     for name in dict.fromkeys(chosen.values()):
         yield ""
         yield f"# --- {name}: {', '.join(what for what, other in chosen.items() if other == name)} ---"
         yield from code.get(name, "").splitlines()
+
+
+def _as_fast(results: Results, name: str, what: str) -> Iterator[str]:
+    """Yield the others whose interval reaches that of the chosen one: of those that fit, where that counts."""
+    best = results.strategies[name].latency
+    budget = None if what == "fastest" else results.gpu_budget
+    for other, (_, size) in usable(results).items():
+        latency = results.strategies[other].latency
+        fits = budget is None or size <= budget
+        if fits and other != name and best and latency and latency.ci_s[0] <= best.ci_s[1]:
+            yield other

@@ -116,6 +116,8 @@ def _built(page: _Page) -> Iterator[str]:
     page.imports |= {
         f"from diffsynth.pipelines.qwen_image import {name}" for name in ("ModelConfig", "QwenImagePipeline")
     }
+    if page.offloads:
+        yield 'home = {"computation_device": "cpu"}  # the card never holds the whole model'
     yield "pipe = QwenImagePipeline.from_pretrained("
     yield "    torch_dtype=torch.bfloat16,"
     yield f"    device={page.device},"
@@ -145,8 +147,7 @@ def _files(page: _Page, model: Pretrained, pattern: str, *, weights: bool = Fals
         # The edit models share all but the transformer, as in DiffSynth's examples.
         source = EDIT if pattern == "processor/" else model.source if pattern == PARTS[0] else BASE
         where = f"model_id={_quoted(source)}, origin_file_pattern={_quoted(pattern)}"
-    at_home = ', computation_device="cpu"' if weights and page.offloads else ""
-    return f"ModelConfig({where}{at_home})"
+    return f"ModelConfig({where}{', **home' if weights and page.offloads else ''})"
 
 
 def _loras(page: _Page) -> Iterator[tuple[Lora, str, str]]:

@@ -21,4 +21,6 @@ def warnings_shown() -> Iterator[None]:
     """Show each warning once, whatever the user's filters make of it: inductor's must not break a compilation."""
     with warnings.catch_warnings():
         warnings.simplefilter("default")
+        # DiffSynth's text encoder calls transformers the old way, at every generation; no user can act on it.
+        warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)
         yield

@@ -46,6 +46,13 @@ def test_a_warning_while_building_is_no_error(session: Session) -> None:
     assert isinstance(pipe.dit, torch.nn.Module)
 
 
+def test_what_diffsynth_calls_the_old_way_is_not_told_at_every_generation(session: Session) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        session.bench().generate("fused", session.request())
+    assert [str(warning.message) for warning in seen if issubclass(warning.category, FutureWarning)] == []
+
+
 def test_a_warning_while_generating_is_shown_and_no_error(session: Session) -> None:
     bench = session.bench()
     pipe = bench.arm("fused").pipeline

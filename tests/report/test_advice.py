@@ -48,6 +48,18 @@ def test_lines_have_the_code_of_each_once() -> None:
     ]
 
 
+def test_what_the_intervals_cannot_tell_is_said() -> None:
+    slower = EIGHT.strategies["fused"]
+    assert slower.latency is not None
+    wide = replace(slower, latency=replace(slower.latency, ci_s=(0.4, 3.0)))
+    results = replace(EIGHT, strategies={**EIGHT.strategies, "fused": wide})
+    fastest, smallest = list(advice_lines(results, {}))[:2]
+    assert fastest.endswith(" a generation, 20 GB; these may be as fast: fused")
+    assert "as fast" not in smallest
+    within = list(advice_lines(replace(results, gpu_budget=30 * GIB), {}))[2]
+    assert "as fast" not in within  # fused does not fit
+
+
 @pytest.mark.parametrize(
     ("results", "line"),
     [
