@@ -82,7 +82,9 @@ def run_benchmark(settings: Settings, command: str, asked: Benchmarking, show: C
         progress.close()
         results = replace(gather(session), sweep=tuple(points))
         width = shutil.get_terminal_size((120, 40)).columns
+        failed = [verdict for verdict in results.verdicts if verdict.status == "FAIL"]
         lines = [*summary(results, width), *sweep_lines(results, width)]
+        lines += [f"loraperf {verdict.code}: {verdict.message}" for verdict in failed]
         if asked.advise:
             lines += ["", *_advice(session, bench, results, request)]
         session.close()

@@ -323,9 +323,7 @@ def _bench(given: argparse.Namespace) -> int:
     if settings.benchmark_json is not None:
         write_benchmarks(settings.benchmark_json, results)
     _write_page(settings, results)
-    failed = [verdict for verdict in results.verdicts if verdict.status == "FAIL"]
-    for verdict in failed:
-        print(f"loraperf {verdict.code}: {verdict.message}")
+    failed = any(verdict.status == "FAIL" for verdict in results.verdicts)
     return FINDING if failed or any(each.error for each in results.strategies.values()) else FINE
 
 

@@ -98,6 +98,14 @@ def test_advice_comes_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) 
     assert "from_pretrained" not in capsys.readouterr().out
 
 
+def test_the_code_is_the_last_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "--gpu-budget", "1KB", "--advise"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == 'image.save("output.png")'
+    assert "nothing fits a card of 1 KB" in said
+    assert any(line.startswith("loraperf gpu-budget: the test needs ") for line in said)
+
+
 def test_another_backend_has_no_code(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("diffusers")
     assert main([*TINY, "--backend", "diffusers", "--advise"]) == 0

@@ -27,6 +27,7 @@ from pytest_loraperf.report.results import (
     Results,
     SetupStep,
     StrategyResult,
+    SweepPoint,
     VerdictRecord,
     Vram,
     read_results,
@@ -77,6 +78,7 @@ all_results = st.builds(
     strategies=st.dictionaries(text, strategy_results, max_size=3),
     verdicts=st.lists(st.builds(VerdictRecord), max_size=2).map(tuple),
     notes=st.lists(text, max_size=2).map(tuple),
+    sweep=st.lists(st.builds(SweepPoint, image_s_with_setup=st.none() | finite), max_size=2).map(tuple),
 )
 
 
@@ -108,6 +110,7 @@ def test_keys_of_the_schema() -> None:
         "comparisons",
         "notes",
         "gpu_budget",
+        "sweep",
     ]
     fused = data["strategies"]["fused"]
     assert {key: sorted(value) for key, value in fused.items() if isinstance(value, dict)} == {
