@@ -309,7 +309,8 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
 
 def has_pipeline(fixtures: Sequence[str], strategies: Strategies) -> bool:
     """Whether one of these fixtures is a strategy's pipeline."""
-    return any(name.removesuffix("_pipeline") in (*strategies, "lora") for name in fixtures)
+    known = {f"{name}_pipeline" for name in (*strategies, "lora")}
+    return not known.isdisjoint(fixtures)
 
 
 def builds_pipelines(fixtures: Sequence[str], strategies: Strategies) -> bool:

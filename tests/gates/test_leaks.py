@@ -120,3 +120,21 @@ def test_the_marker_is_not_for_a_test_of_pipelines(pytester: pytest.Pytester, fi
             "hold tests of your own code"
         ]
     )
+
+
+@pytest.mark.parametrize("name", ["lora", "fused"])
+def test_a_fixture_of_the_users_own_is_no_pipeline(pytester: pytest.Pytester, name: str) -> None:
+    pytester.makepyfile(f"""
+        import pytest
+        import torch
+
+        KEPT = []
+
+        @pytest.fixture
+        def {name}():
+            return torch.ones(3 * {MB})
+
+        def test_leaky({name}):
+            KEPT.append({name} * 2)
+    """)
+    pytester.runpytest(CPU, "--gpu-leak-limit=1MB").assert_outcomes(passed=1, errors=1)
