@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_loraperf.backends.protocol import Generation
+    from pytest_loraperf.backends.synthetic import build_synthetic
     from pytest_loraperf.fixtures import LoraPipeline
     from pytest_loraperf.race import Race
     from pytest_loraperf.request import Request
@@ -35,6 +36,7 @@ __all__ = [
     "StepKind",
     "Strategy",
     "__version__",
+    "build_synthetic",
     "offload",
 ]
 
@@ -43,6 +45,7 @@ _HOMES = {
     "LoraPipeline": "pytest_loraperf.fixtures",
     "Race": "pytest_loraperf.race",
     "Request": "pytest_loraperf.request",
+    "build_synthetic": "pytest_loraperf.backends.synthetic",
 }
 
 

@@ -17,13 +17,14 @@ def build_synthetic(
     size: SyntheticSize,
     *,
     pipeline: str = QWEN_IMAGE,
-    seed: int,
+    seed: int = 0,
     device: torch.device | str,
-    weights_on: torch.device | str,
+    weights_on: torch.device | str | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Any:
-    """Build a pipeline of ``models.PIPELINES`` that computes on ``device``, its weights kept on ``weights_on``.
+    """Build a pipeline of ``models.PIPELINES`` that computes on ``device``.
 
+    Its weights are kept on ``weights_on``, there too unless given.
     ``tiny`` has a VAE, Qwen-Image's a text encoder too. ``full`` is the transformer alone: prompts become seeded
     embeddings, and no image is decoded.
 
@@ -38,7 +39,7 @@ def build_synthetic(
     generator = torch.Generator(device).manual_seed(seed)
     for module in pipe.children():
         blocks = [block for _, block in repeated_blocks(module)] if module is pipe.dit else ()
-        fill(module, generator, weights_on=weights_on, dtype=dtype, blocks=blocks)
+        fill(module, generator, weights_on=weights_on or device, dtype=dtype, blocks=blocks)
         # DiffSynth's loader casts what is no parameter too (the rotary frequencies of the text encoder).
         module.to(dtype)
     return pipe.eval()

@@ -322,3 +322,11 @@ class TestFull:
         assert str(caught.value) == (
             "synthetic:full has 20.43 B parameters and needs a CUDA device; use synthetic:tiny"
         )
+
+
+def test_users_build_it_by_a_public_name() -> None:
+    import pytest_loraperf
+
+    mine, ours = pytest_loraperf.build_synthetic("tiny", device="cpu"), tiny()
+    pairs = zip(mine.dit.parameters(), ours.dit.parameters(), strict=True)
+    assert all(torch.equal(one, other) and one.device.type == "cpu" for one, other in pairs)
