@@ -11,10 +11,14 @@ from ci_steps import Step, read_steps
 from ci_tools import ROOT, find_tool
 
 CPU, GPU, GITLAB = "examples/ci/github-cpu.yml", "examples/ci/github-gpu.yml", "examples/ci/gitlab-ci.yml"
+WORKFLOWS = "examples/downstream_repo/.github/workflows"
+OWN_CPU, OWN_GPU = f"{WORKFLOWS}/loraperf-cpu.yml", f"{WORKFLOWS}/loraperf-gpu.yml"
 SCHEMAS = {
     "action.yml": ("vendor.github-actions",),
     CPU: ("vendor.github-workflows", "custom.github-workflows-require-timeout"),
     GPU: ("vendor.github-workflows", "custom.github-workflows-require-timeout"),
+    OWN_CPU: ("vendor.github-workflows", "custom.github-workflows-require-timeout"),
+    OWN_GPU: ("vendor.github-workflows", "custom.github-workflows-require-timeout"),
     GITLAB: ("vendor.gitlab-ci",),
 }
 ONE_SCHEMA = [(name, schema) for name, schemas in SCHEMAS.items() for schema in schemas]
@@ -23,6 +27,8 @@ SCRIPTS = [
     (CPU, "cpu"),
     (GPU, "measure"),
     (GPU, "propose"),
+    (OWN_CPU, "cpu"),
+    (OWN_GPU, "measure"),
     (GITLAB, "loraperf-cpu"),
     (GITLAB, "loraperf-gpu"),
 ]
@@ -77,7 +83,7 @@ def zizmor(*paths: Path) -> tuple[int, str]:
 
 
 def test_the_audit_finds_nothing() -> None:
-    status, output = zizmor(ROOT / "action.yml", ROOT / CPU, ROOT / GPU)
+    status, output = zizmor(*(ROOT / name for name in ("action.yml", CPU, GPU, OWN_CPU, OWN_GPU)))
     assert status == 0, output
 
 
@@ -114,7 +120,7 @@ def test_shellcheck_finds_a_mistake() -> None:
     assert "SC2086" in output
 
 
-@pytest.mark.parametrize("name", [CPU, GPU])
+@pytest.mark.parametrize("name", [CPU, GPU, OWN_CPU, OWN_GPU])
 def test_actionlint_finds_nothing(name: str) -> None:
     found = shutil.which("actionlint")
     if found is None:

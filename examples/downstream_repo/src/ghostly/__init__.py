@@ -1,0 +1,1 @@
+"""Paints ghosts with Qwen-Image and a LoRA."""
