@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_loraperf import __version__
 from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.exits import CUT_OFF, FINDING, FINE, INCONCLUSIVE, USAGE, exits_of
 from pytest_loraperf.options import OPTIONS, Option, Settings
 from pytest_loraperf.units import parse_percent, parse_size
 from pytest_loraperf.writable import check_files
@@ -22,8 +23,6 @@ from pytest_loraperf.writable import check_files
 if TYPE_CHECKING:
     from pytest_loraperf.report.results import Results
 
-FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
-CUT_OFF = 141  # as a shell shows a program that SIGPIPE ended: it passed nothing
 LINT_FORMATS = ("text", "json", "github", "sarif")
 BENCH_ROUNDS = 9  # what a first look takes; --rounds asks for more
 PYTEST_FIELDS = (
@@ -85,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_history(commands.add_parser("history", help="each strategy's time and VRAM over stored results"))
     _add_doctor(commands.add_parser("doctor", help="what this machine can do, and what would spoil a measurement"))
+    for name, command in commands.choices.items():
+        command.epilog = exits_of(name)
     return parser
 
 

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.results import Machine, Results, StrategyResult, read_results
 from pytest_loraperf.report.table import NONE, one_line
 from pytest_loraperf.units import format_duration, four_digits
+from pytest_loraperf.verdict.codes import Code
 from pytest_loraperf.verdict.decision import Decision
 from pytest_loraperf.verdict.types import Status, Verdict
 from pytest_loraperf.verdict.unpaired import decide_unpaired
 
-CODE = "slowdown"
+CODE: Final = "slowdown"
 TITLES = ("strategy", "base s", "new s", "ratio", "interval", "verdict")
 CPU_UNKNOWN = "both ran on a CPU, and results do not say on which: see to it that it was the same machine"
 NOTHING_COMPARED = "nothing was compared: no strategy has samples in both; measure the time of one in both"
@@ -205,7 +207,7 @@ def _median(found: StrategyResult | None) -> float | None:
     return median(found.samples_s) if found and found.samples_s else None
 
 
-def _judge_absence(name: str, base: StrategyResult | None, new: StrategyResult | None) -> tuple[Status, str, str]:
+def _judge_absence(name: str, base: StrategyResult | None, new: StrategyResult | None) -> tuple[Status, Code, str]:
     if new and new.error:
         return Status.FAIL, CODE, f"{name} has an error in NEW: {new.error}; mend it and measure again"
     if not new:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_loraperf.cli import main
+from pytest_loraperf.exits import BY_COMMAND
 from pytest_loraperf.report.results import Machine, Results, StrategyResult, write_results
 
 TINY = ["bench", "--model", "synthetic:tiny", "--device", "cpu", "--rounds", "3"]
@@ -238,3 +240,20 @@ def test_bench_takes_no_option_that_it_would_not_heed(flag: str, capsys: pytest.
     with pytest.raises(SystemExit):
         main([*TINY, f"{flag}=1MB"])
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", BY_COMMAND)
+def test_help_ends_with_the_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert left.value.code == 0
+    assert said.endswith("and with 2 on wrong usage.")
+    assert all(f"with {code} when {meaning}" in said for code, meaning in BY_COMMAND[command].items())
+
+
+def test_every_command_has_its_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = re.findall(r"^    (\w+)\b", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(shown) == sorted(BY_COMMAND)

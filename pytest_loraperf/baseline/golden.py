@@ -7,19 +7,20 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from pytest_loraperf.baseline.record import SHOWN
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.schema import to_plain
 from pytest_loraperf.report.table import one_line
+from pytest_loraperf.verdict.codes import Code
 from pytest_loraperf.verdict.equivalence import Limits
 from pytest_loraperf.verdict.types import Status, Verdict
 
-CODE = "golden"
-MISSING = "golden-missing"
-DAMAGED = "golden-damaged"
-NOT_FINITE = "golden-not-finite"
+CODE: Final = "golden"
+MISSING: Final = "golden-missing"
+DAMAGED: Final = "golden-damaged"
+NOT_FINITE: Final = "golden-not-finite"
 MAY_DIFFER = ("scheme", "dtype")
 """The fields of a subject that another golden of the same thing may differ in, to be told where there is none."""
 
@@ -169,7 +170,7 @@ def missing(subject: GoldenSubject, goldens: Goldens, *, strict: bool, command: 
     return untold(MISSING, what, strict=strict, command=command)
 
 
-def untold(code: str, what: str, *, strict: bool, command: str, remedy: str = "") -> Verdict:
+def untold(code: Code, what: str, *, strict: bool, command: str, remedy: str = "") -> Verdict:
     """Say what golden latents cannot tell; strictly, that fails. ``remedy`` is what else could be done."""
     status = Status.FAIL if strict else Status.SKIPPED
     return Verdict(status, code, f"{what}; {remedy}make them anew with: {command}")

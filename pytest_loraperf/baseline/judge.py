@@ -7,19 +7,21 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Final
 
 from pytest_loraperf.baseline.file import baseline_text
 from pytest_loraperf.baseline.record import VERSIONS, Baseline, Measured, Record, Sampled, Subject
 from pytest_loraperf.report.table import one_line
 from pytest_loraperf.units import format_duration
+from pytest_loraperf.verdict.codes import Code
 from pytest_loraperf.verdict.decision import CLEAR_ROUNDS, Decision
 from pytest_loraperf.verdict.types import Status, Verdict
 from pytest_loraperf.verdict.unpaired import decide_unpaired
 
-CODE = "baseline"
-MISSING = "baseline-missing"
-STALE = "baseline-stale"
-EROSION = "baseline-erosion"
+CODE: Final = "baseline"
+MISSING: Final = "baseline-missing"
+STALE: Final = "baseline-stale"
+EROSION: Final = "baseline-erosion"
 MAX_SLOWDOWN = 0.05
 """How much slower than its last accepted samples something may be (0.05: 5 %), unless its record says so."""
 MAX_EROSION = 0.10
@@ -132,7 +134,7 @@ def _old(sampled: Sampled, age: int | None, terms: Terms) -> str:
     return f"is {age} days old ({sampled.created}), over the allowed {terms.max_age_days}"
 
 
-def _slower(measured: Measured, record: Record, then: Sampled, code: str, terms: Terms) -> Verdict:
+def _slower(measured: Measured, record: Record, then: Sampled, code: Code, terms: Terms) -> Verdict:
     now, name = measured.sampled, one_line(measured.subject.name)
     allowed = _allowed(record, code)
     limit = 1 + max(allowed, record.allow_s / then.median_s)
@@ -187,14 +189,14 @@ def _reference(measured: Measured, then: Sampled) -> Iterator[Verdict]:
         )
 
 
-def _allowed(record: Record, code: str) -> float:
+def _allowed(record: Record, code: Code) -> float:
     if code == EROSION:
         return MAX_EROSION if record.max_erosion is None else record.max_erosion
     return MAX_SLOWDOWN if record.max_slowdown is None else record.max_slowdown
 
 
 def _verdict(
-    found: Decision, code: str, head: str, allowed: str, detail: tuple[str, ...], limit: float, terms: Terms
+    found: Decision, code: Code, head: str, allowed: str, detail: tuple[str, ...], limit: float, terms: Terms
 ) -> Verdict:
     if found.status is Status.PASS:
         faster = code == CODE and found.interval[1] < 1 / limit

@@ -11,6 +11,7 @@ from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.specs import Gates
 from pytest_loraperf.units import format_size
 from pytest_loraperf.verdict import Status, Verdict
+from pytest_loraperf.verdict.codes import Code
 
 NOT_JUDGED = "not judged: a forecast runs nothing on a GPU"
 NO_PIPELINE = "not judged: only the pipelines of fixtures are forecast"
@@ -24,12 +25,13 @@ def judge_forecast(session: Session, record: TestRecord) -> Iterator[Verdict]:
     """
     gates = record.gates or Gates()
     yield from _memory(session, record, gates)
-    for code, count in {
+    unjudged: dict[Code, int] = {
         "latency": len(gates.latency),
         "faster-than": len(gates.faster),
         "equivalence": len(gates.equivalent),
         "lora-effect": int(gates.effect is not None),
-    }.items():
+    }
+    for code, count in unjudged.items():
         if count:
             session.notes[f"forecast: gates on {code} are {NOT_JUDGED}"] = None
             yield from [Verdict(Status.SKIPPED, code, NOT_JUDGED)] * count

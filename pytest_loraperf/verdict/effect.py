@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from statistics import median
+from typing import Final
 
 from pytest_loraperf.verdict.types import Status, Verdict
 
@@ -16,7 +17,7 @@ weights keeps 0.06, one of 5 % 0.92 in the median and less in the worst layer.
 """
 
 SHOWN = 10
-CODE = "lora-effect"
+CODE: Final = "lora-effect"
 
 
 def judge_effect(arm: str, gains: Mapping[str, float], min_gain: float) -> Verdict:

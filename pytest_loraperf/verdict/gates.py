@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pytest_loraperf.units import format_duration, format_size
+from pytest_loraperf.verdict.codes import Code
 from pytest_loraperf.verdict.decision import Decision, decide
 from pytest_loraperf.verdict.types import Status, Verdict
 
@@ -153,7 +154,7 @@ def judge_card_full(when: str, where: str, reason: str, budget: int, parts: Mapp
 
 
 def _ratio_verdict(
-    code: str,
+    code: Code,
     head: str,
     wanted: str,
     found: Decision,

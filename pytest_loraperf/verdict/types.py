@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pytest_loraperf.verdict.codes import Code
+
 
 class Status(StrEnum):
     """The outcome of a gate."""
@@ -19,13 +21,13 @@ class Status(StrEnum):
 class Verdict:
     """The outcome of one gate on one test, with its reason.
 
-    ``code`` names the gate (``latency``, ``vram``, ``faster-than``, ``equivalence``, ``gpu-budget``);
+    ``code`` names the gate, one of ``codes.MEANINGS``;
     ``message`` is one line: what was observed, the limit, what to do; ``detail`` is a section of lines.
     ``tighter`` is what to write instead of a gate that passed by far; None where it could not be stricter.
     """
 
     status: Status
-    code: str
+    code: Code
     message: str
     detail: tuple[str, ...] = ()
     tighter: str | None = None
