@@ -9,7 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 PYTEST := $(VENV)/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-diffsynth1 lint
+.PHONY: help demo test test-diffsynth1 lint docs
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-lint ## run ruff and mypy
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/.installed-docs ## build the documentation into build/docs; a warning, such as a broken link, is an error
+	$(VENV)/bin/sphinx-build -W --keep-going --fresh-env -q docs build/docs
+
 # mypy reads the installed libraries' types, so linting needs all that testing needs.
 $(VENV)/.installed-lint: $(VENV)/.installed-test
 	$(PIP) install --group lint
@@ -38,15 +41,23 @@ $(VENV)/.installed-lint: $(VENV)/.installed-test
 
 # `venv` and the installs may be repeated over what is there: a set-up that broke off is mended by the next run.
 # `pip install --group` needs pip 25.1, newer than what most Pythons bring.
-$(VENV)/.installed-test: pyproject.toml
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		found=$$($(PYTHON) --version 2>/dev/null) || found='not found'; \
 		echo "Python 3.11 or newer is needed, but $(PYTHON) is $$found; install one, or name one: make PYTHON=/path/to/python3" >&2; \
 		exit 1; }
-	@echo 'Setting up $(VENV): PyTorch with CUDA is a download of about 3 GB, once.'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.made pyproject.toml
+	@echo 'Setting up $(VENV): PyTorch with CUDA is a download of about 3 GB, once.'
 	$(PIP) install -e '.[diffsynth,torchao]' --group test
+	@touch $@
+
+# The pages need neither PyTorch nor the package: what is made from the code is committed, and a test holds it.
+$(VENV)/.installed-docs: $(VENV)/.made pyproject.toml
+	$(PIP) install --group docs
 	@touch $@
 
 # DiffSynth 1.1 and 2.x exclude one another, and 1.1 needs an older transformers. Its environment lies over the first

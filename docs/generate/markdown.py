@@ -72,4 +72,4 @@ def _shown(annotation: Any) -> Any:
 def _default(value: Any) -> Any:
     if isinstance(value, Enum):
         return Shown(value)
-    return value if value is inspect.Parameter.empty or not repr(value).startswith("<") else Shown("…")
+    return value if value is inspect.Parameter.empty or not repr(value).startswith("<") else Shown("...")
