@@ -32,8 +32,8 @@ class Generation:
     """What one request gave.
 
     ``latents`` has the pipeline's own shape, (1, 16, height / 8, width / 8) for Qwen-Image. A backend gives it in
-    the pipeline's dtype, a fixture as float32 in host memory. ``image`` is a PIL image, the list of its frames where
-    the pipeline makes videos, and None where it has no VAE.
+    the pipeline's dtype, a fixture as float32 in host memory. ``image`` is a PIL image, the list of its frames
+    where the pipeline makes videos, and None where it has no VAE.
     """
 
     latents: Tensor

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType, ModuleType
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 from pytest_loraperf.measure.ledger import Ledger
 
 SHOWN = 3
-LOOKED_AT = 200
-"""Objects that are looked at on the way from a tensor to what holds it."""
+LEVELS = 12
+"""How far from a tensor is looked for what holds it."""
+NOTHING = "nothing that Python sees"
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,16 @@ class Leaks:
                 yield each
 
     def _holders(self) -> Iterator[tuple[str, int]]:
-        sizes: dict[str, dict[int, int]] = {}
-        for tensor in self._tensors():
-            key = _storage(tensor)
-            if self._known is not None and key not in self._known:
-                sizes.setdefault(holder_of(tensor), {})[key] = tensor.untyped_storage().nbytes()
-        totals = {name: sum(each.values()) for name, each in sizes.items()}
-        yield from sorted(totals.items(), key=lambda pair: -pair[1])[:SHOWN]
+        if self._known is None:
+            return
+        new = [tensor for tensor in self._tensors() if _storage(tensor) not in self._known]
+        totals: Counter[str] = Counter()
+        counted: set[int] = set()
+        for tensor, holder in zip(new, holders_of(new), strict=True):
+            if _storage(tensor) not in counted:
+                counted.add(_storage(tensor))
+                totals[holder] += tensor.untyped_storage().nbytes()
+        yield from totals.most_common(SHOWN)
 
 
 def _storage(tensor: torch.Tensor) -> int:
@@ -117,27 +122,52 @@ def _storage(tensor: torch.Tensor) -> int:
         return 0
 
 
-def holder_of(value: object) -> str:
-    """Name what holds an object: a module's global, a class, a frame, or else the kind of what does."""
+def holders_of(values: Sequence[object]) -> list[str]:
+    """Name what holds each object: a module's global, a class, a frame, or else the kind of what does.
+
+    All of them are followed at once, a level in each look at everything that Python has.
+    """
     loaded: dict[str, object] = {**sys.modules}  # someone may have put anything there
     modules = {id(vars(module)): name for name, module in loaded.items() if isinstance(module, ModuleType)}
-    looked, queue = {id(value)}, [value]
-    nearest = ""
-    while queue and len(looked) < LOOKED_AT:
-        held = queue.pop(0)
-        for holder in gc.get_referrers(held):
-            if id(holder) in looked or holder is queue or holder is looked:
+    found: dict[int, str] = {}
+    nearest: dict[int, str] = {}
+    level = {id(value): {index} for index, value in enumerate(values)}
+    ours = {id(values), id(level)}
+    seen = set(level)
+    for _ in range(LEVELS):
+        above: dict[int, set[int]] = {}
+        for holder, held, roots in _holding(level, found):
+            if id(holder) in seen or id(holder) in ours or _is_ours(holder):
                 continue
-            looked.add(id(holder))
+            name = None
             if id(holder) in modules:
-                return f"{modules[id(holder)]}.{_name_in(holder, held)}"
-            if isinstance(holder, FrameType):
-                if holder.f_globals is not globals():
-                    return f"the frame of {holder.f_code.co_name} ({holder.f_code.co_filename}:{holder.f_lineno})"
-                continue
-            nearest = nearest or f"a {type(holder).__name__}"
-            queue.append(holder)
-    return nearest or "nothing that Python sees"
+                name = f"{modules[id(holder)]}.{_name_in(holder, held)}"
+            elif isinstance(holder, FrameType):
+                name = f"the frame of {holder.f_code.co_name} ({holder.f_code.co_filename}:{holder.f_lineno})"
+            for root in roots:
+                if name is not None:
+                    found.setdefault(root, name)
+                else:
+                    nearest.setdefault(root, f"a {type(holder).__name__}")
+                    above.setdefault(id(holder), set()).add(root)
+        if not above:
+            break
+        seen |= set(above)
+        level = above
+    return [found.get(index) or nearest.get(index) or NOTHING for index in range(len(values))]
+
+
+def _holding(level: dict[int, set[int]], found: dict[int, str]) -> Iterator[tuple[object, object, set[int]]]:
+    """Yield what refers to one of these objects, the object, and what is looked for from there."""
+    for holder in gc.get_objects():
+        for held in gc.get_referents(holder):
+            roots = level.get(id(held))
+            if roots is not None and (left := {root for root in roots if root not in found}):
+                yield holder, held, left
+
+
+def _is_ours(holder: object) -> bool:
+    return isinstance(holder, FrameType) and holder.f_globals is globals()
 
 
 def _name_in(names: Any, value: object) -> str:
