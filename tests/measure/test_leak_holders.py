@@ -43,7 +43,12 @@ def test_nothing_is_looked_for_where_there_is_no_limit(leaks: Leaks) -> None:
 def test_the_tensors_of_a_whole_model_are_followed_at_once(leaks: Leaks, monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[None] = []
     everything = gc.get_objects
-    monkeypatch.setattr(gc, "get_objects", lambda: passes.append(None) or everything())
+
+    def counted() -> list[object]:
+        passes.append(None)
+        return everything()
+
+    monkeypatch.setattr(gc, "get_objects", counted)
     leaks.begin(closely=True)
     model = torch.nn.Sequential(*(torch.nn.Linear(4, 4, bias=False) for _ in range(100)))
     MODELS.append(model)
