@@ -16,6 +16,8 @@ from pytest_loraperf.measure.memory import Meter
 
 MOST = 200
 """Moments that are kept of a generation."""
+GAP = 0.002
+"""Seconds between two looks at calls at least: asking CUDA's allocator takes 0.1 ms, and a model has thousands."""
 
 
 class Moment(NamedTuple):
@@ -37,6 +39,7 @@ class Timeline:
 class MemoryWatch:
     """Looks at a meter whenever ``tick`` is called and, if ``calls``, as a call of a module begins or ends.
 
+    The calls are looked at ``gap`` seconds apart at least.
     ``others`` are the bytes reserved and live that are not of this generation. A peak of the meter that rose since
     the last look was reached in between, so none is missed.
     """
@@ -47,11 +50,13 @@ class MemoryWatch:
         others: tuple[int, int] = (0, 0),
         *,
         calls: bool = True,
+        gap: float = GAP,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._meter = meter
         self._others, self._others_live = others
         self._calls = calls
+        self._gap = gap
         self._clock = clock
         self._moments: list[Moment] = []
         self._steps: list[float] = []
@@ -88,16 +93,20 @@ class MemoryWatch:
         needed = max(reserved - self._others, live) + self._overhead
         self._moments.append(Moment(self._clock() - self._start, max(0, needed), max(0, live)))
 
+    def _look_again(self) -> None:
+        if self._clock() - self._start - self._moments[-1].seconds >= self._gap:
+            self._look()
+
     @contextmanager
     def _at_calls(self) -> Iterator[None]:
         call: Callable[..., Any] = nn.Module.__call__
 
         def watched(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            self._look()
+            self._look_again()
             try:
                 return call(module, *args, **kwargs)
             finally:
-                self._look()
+                self._look_again()
 
         with patch.object(nn.Module, "__call__", watched):
             yield

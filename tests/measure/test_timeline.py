@@ -108,11 +108,22 @@ def test_tensors_in_a_gap_of_others_are_needed_all_the_same() -> None:
 def test_calls_of_modules_are_looked_at_if_they_are_to_be(calls: bool, moments: int) -> None:
     before = torch.nn.Module.__call__
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
-    watch = MemoryWatch(Card(), calls=calls)
+    watch = MemoryWatch(Card(), calls=calls, gap=0)
     with watch.looking():
         model(torch.zeros(1, 2))
     assert len(watch.timeline.moments) == moments
     assert torch.nn.Module.__call__ is before
+
+
+def test_calls_are_looked_at_no_more_often_than_is_worth_it() -> None:
+    clock = Clock()
+    model = torch.nn.Sequential(*(torch.nn.ReLU() for _ in range(10)))
+    for each in model:
+        each.register_forward_hook(lambda *_: setattr(clock, "now", clock.now + 0.5))
+    watch = MemoryWatch(Card(), gap=1.0, clock=clock)
+    with watch.looking():
+        model(torch.zeros(1, 2))
+    assert [moment.seconds for moment in watch.timeline.moments] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 5.0]
 
 
 @pytest.mark.parametrize("many", [3, MOST - 1, MOST, MOST + 1, 3 * MOST, 10_007])
