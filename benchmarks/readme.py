@@ -11,6 +11,7 @@ from textwrap import wrap
 
 from benchmarks.peers import KIND as PEERS
 from benchmarks.peers import Comparison, table
+from benchmarks.vram_tables import forecast_table, offload_table
 from pytest_loraperf.advise.choose import advice_lines, choices
 from pytest_loraperf.advise.code import Setting, code_for
 from pytest_loraperf.calibrate.calibration import read_calibration
@@ -103,6 +104,7 @@ class Block:
 
 
 NOISE = "docs/noise.md"
+VRAM = "docs/explanation/vram.md"
 BLOCKS = (
     Block("README.md", "demo", ("cpu/demo.json",), _run),
     Block("README.md", "h100", ("h100/demo.json",), _table),
@@ -111,6 +113,8 @@ BLOCKS = (
     Block("README.md", "effect", ("cpu/effect.json",), _effect),
     Block("README.md", "forecast", ("cpu/forecast.json",), _forecast),
     Block("README.md", "calibration", ("h100/calibration-full.json",), _calibration),
+    Block(VRAM, "forecast-held", ("h100/vram_peaks.json", "cpu/forecast-all.json"), forecast_table),
+    Block(VRAM, "offload", ("h100/offload.json",), offload_table),
     Block(NOISE, "recorded", ("h100/calibration-full.json", "h100/calibration-short.json"), _calibration),
     Block(NOISE, "peers", ("h100/peers.json",), _peers),
     Block(NOISE, "simulated", ("cpu/calibration.json",), _calibration),

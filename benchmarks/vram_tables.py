@@ -1,0 +1,69 @@
+"""Tables of what was measured of VRAM on a GPU, for the documents: speed against the card, and forecasts held to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.offload_plot import RESIDENT, limits
+from pytest_loraperf.units import format_duration, format_size
+
+PHASES = {"setup_peak": "set-up", "resident": "resident", "runtime_peak": "runtime", "allocated_peak": "live tensors"}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def offload_table(file: Path) -> str:
+    """Return seconds a generation by the card's size, what bounds them, and the blocks that stay."""
+    found = _read(file)
+    lines = [
+        "| card | a generation | of what bounds it | blocks that stay | reserved by torch |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    for size, each in limits(found).items():
+        lines.append(
+            f"| {size} GB | {format_duration(each['s'])} | {each['of_bound']:.0%} | {each['kept']} of "
+            f"{each['blocks']} | {format_size(each['reserved'])} |"
+        )
+    resident, attached, fused = (found[name] for name in (RESIDENT, "low_vram", "low_vram_optimized"))
+    block_level = found["diffusers_block_level"]
+    lines += [
+        "",
+        f"- {found['device']}, torch {found['torch']}: {found['bandwidth']['to_device'] / 1e9:.1f} GB/s from pinned "
+        "memory (decimal). What bounds a generation is the larger of what is moved over that, and the "
+        f"{format_duration(resident['s'])} that it takes with all weights on the device.",
+        f"- As the strategies have it: `low_vram_optimized` for 6 GB {format_duration(fused['s'])}, `low_vram` for "
+        f"8 GB {format_duration(attached['s'])}.",
+        f"- diffusers' group offloading of the same weights, a block at a time with a stream: "
+        f"{format_duration(block_level['s'])}, {format_size(block_level['reserved'])} reserved.",
+        f"- Every output was bit for bit that of resident weights: {'yes' if _all_equal(found) else 'NO'}.",
+    ]
+    return "\n".join(lines)
+
+
+def _all_equal(found: dict[str, Any]) -> bool:
+    said = [each["bitwise_equal"] for each in found.values() if isinstance(each, dict) and "bitwise_equal" in each]
+    return bool(said) and all(said)
+
+
+def forecast_table(measured: Path, forecast: Path) -> str:
+    """Return what was measured of each strategy, and how far its forecast is from it, phase by phase."""
+    there, told = _read(measured), _read(forecast)["strategies"]
+    lines = [
+        f"| strategy | {' | '.join(PHASES.values())} |",
+        f"|---|{'--:|' * len(PHASES)}",
+    ]
+    for name, each in there["strategies"].items():
+        if name in told:
+            cells = (
+                f"{format_size(each['vram'][phase])}, {told[name]['vram'][phase] / each['vram'][phase] - 1:+.1%}"
+                for phase in PHASES
+            )
+            lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    machine = there["machine"]
+    lines += ["", f"- {machine['name']}, driver {machine['driver']}, torch {machine['torch']}, {there['model']}"]
+    return "\n".join(lines)
