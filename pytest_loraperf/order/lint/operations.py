@@ -166,9 +166,10 @@ class Operations(Loads):
             self.happen(world, thing, event, call.node)
 
     def _is_managed(self, thing: Thing, world: World) -> bool:
-        casts = (".to",)
+        # DiffSynth makes LoRA hot-loadable in what was loaded quantized, not in what was quantized afterwards.
+        afterwards = (".to", "quantize_model", "quantize_")
         return (world.root(thing.number), "<managed>") in world.attributes or any(
-            each.kind is Kind.QUANTIZE and not each.call.endswith(casts) for each in world.history(thing)
+            each.kind is Kind.QUANTIZE and not each.call.endswith(afterwards) for each in world.history(thing)
         )
 
     def _adapters(

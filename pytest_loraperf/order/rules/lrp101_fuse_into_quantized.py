@@ -37,6 +37,10 @@ QuantizeConfig(method="torchao_fp8_w8a8").quantize_model(pipe.dit)
     invalid = (
         """\
 QuantizeConfig(method="torchao_fp8_w8a8").quantize_model(pipe.dit)
+pipe.load_lora(pipe.dit, "a.safetensors")
+""",
+        """\
+QuantizeConfig(method="torchao_fp8_w8a8").quantize_model(pipe.dit)
 loader = GeneralLoRALoader(torch_dtype=torch.bfloat16, device="cuda")
 loader.fuse_lora_to_base_model(pipe.dit, lora, alpha=1.0)
 """,
