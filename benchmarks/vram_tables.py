@@ -1,4 +1,4 @@
-"""Tables of what was measured of VRAM on a GPU, for the documents: speed against the card, and forecasts held to it."""
+"""Tables of VRAM measured on a GPU, for the documents: speed against the card, and forecasts held to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 from benchmarks.offload_plot import RESIDENT, limits
 from pytest_loraperf.units import format_duration, format_size
 
-PHASES = {"setup_peak": "set-up", "resident": "resident", "runtime_peak": "runtime", "allocated_peak": "live tensors"}
+PHASES = {
+    "setup_peak": "set-up",
+    "resident": "resident",
+    "runtime_peak": "runtime",
+    "allocated_peak": "live tensors",
+}
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -25,23 +30,31 @@ def offload_table(file: Path) -> str:
         "|--:|--:|--:|--:|--:|",
     ]
     for size, each in limits(found).items():
-        lines.append(
-            f"| {size} GB | {format_duration(each['s'])} | {each['of_bound']:.0%} | {each['kept']} of "
-            f"{each['blocks']} | {format_size(each['reserved'])} |"
+        kept = f"{each['kept']} of {each['blocks']}"
+        cells = (
+            f"{size} GB",
+            format_duration(each["s"]),
+            f"{each['of_bound']:.0%}",
+            kept,
+            format_size(each["reserved"]),
         )
-    resident, attached, fused = (found[name] for name in (RESIDENT, "low_vram", "low_vram_optimized"))
-    block_level = found["diffusers_block_level"]
-    lines += [
-        "",
-        f"- {found['device']}, torch {found['torch']}: {found['bandwidth']['to_device'] / 1e9:.1f} GB/s from pinned "
-        "memory (decimal). What bounds a generation is the larger of what is moved over that, and the "
-        f"{format_duration(resident['s'])} that it takes with all weights on the device.",
-        f"- As the strategies have it: `low_vram_optimized` for 6 GB {format_duration(fused['s'])}, `low_vram` for "
-        f"8 GB {format_duration(attached['s'])}.",
-        f"- diffusers' group offloading of the same weights, a block at a time with a stream: "
-        f"{format_duration(block_level['s'])}, {format_size(block_level['reserved'])} reserved.",
-        f"- Every output was bit for bit that of resident weights: {'yes' if _all_equal(found) else 'NO'}.",
-    ]
+        lines.append(f"| {' | '.join(cells)} |")
+    whole, attached, fused = (
+        format_duration(found[name]["s"]) for name in (RESIDENT, "low_vram", "low_vram_optimized")
+    )
+    group = found["diffusers_block_level"]
+    bandwidth = found["bandwidth"]["to_device"] / 1e9
+    equal = "yes" if _all_equal(found) else "NO"
+    lines.append(
+        f"""
+- {found["device"]}, torch {found["torch"]}: {bandwidth:.1f} GB/s from pinned memory (decimal).
+- What bounds a generation is the larger of what is moved over that, and the {whole} that it takes with all weights
+  on the device.
+- As the strategies have it: `low_vram_optimized` for 6 GB {fused}, `low_vram` for 8 GB {attached}.
+- diffusers' group offloading of the same weights, a block at a time with a stream: {format_duration(group["s"])},
+  {format_size(group["reserved"])} reserved.
+- Every output was bit for bit that of resident weights: {equal}."""
+    )
     return "\n".join(lines)
 
 

@@ -115,7 +115,8 @@ def _linear_ticks(low: float, high: float, marks: int) -> tuple[float, ...]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * each for each in (1, 2, 2.5, 5, 10) if power * each >= rough)
     first = math.ceil(low / step - 1e-9)
-    return tuple(round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1))
+    ticks = (round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1))
+    return tuple(min(max(tick, low), high) for tick in ticks)  # by as little as rounding puts them outside
 
 
 def axis(found: Scale, title: str, suffix: str = "", **more: Any) -> dict[str, Any]:

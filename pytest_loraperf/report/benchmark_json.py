@@ -27,6 +27,8 @@ LONGEST_NAME = 1024
 """Bytes of the name of a benchmark that Bencher takes."""
 CUT_NAME = 200
 """Characters that are kept of a longer one."""
+NOTHING = "?"
+"""What stands for a name of which nothing can be shown."""
 FENCE = 1.5
 """Tukey's: what is further than so many interquartile ranges from the quartiles is an outlier."""
 QUARTILES = 4
@@ -161,7 +163,7 @@ def readable(name: str) -> str:
     if line == name and len(name.encode()) <= LONGEST_NAME:
         return name
     digest = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:8]
-    return f"{shortened(line, CUT_NAME)} [{digest}]"
+    return f"{shortened(line, CUT_NAME) or NOTHING} [{digest}]"
 
 
 def _extra(results: Results, label: str, found: StrategyResult) -> dict[str, Any]:

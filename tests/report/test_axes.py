@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_loraperf.page.axes import labels, scale, shortened
@@ -12,6 +12,7 @@ from pytest_loraperf.page.units import bytes_unit, seconds_unit
 positive = st.floats(min_value=1e-9, max_value=1e15)
 
 
+@example(values=[499999999954546.0], marks=3, zero=False)
 @given(st.lists(positive, min_size=1, max_size=9), st.integers(3, 8), st.booleans())
 def test_every_value_lies_on_its_axis(values: list[float], marks: int, zero: bool) -> None:
     found = scale(values, marks=marks, zero=zero)

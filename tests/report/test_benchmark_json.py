@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sample_results import EIGHT, with_strategy
 
@@ -147,6 +147,8 @@ def test_bencher_finds_what_it_reads() -> None:
 # --- names and files ---------------------------------------------------------------------------------------------
 
 
+@example(" ", 1)
+@example("\r", 1)
 @given(st.text(alphabet=st.characters(), max_size=30), st.integers(1, 500))
 def test_names_are_readable_and_told_apart(name: str, times: int) -> None:
     found = readable(name * times)
