@@ -32,7 +32,11 @@ class Run:
 def run(seed: int, given: argparse.Namespace, folder: Path) -> Run:
     """Run the suite once; raise RuntimeError where it could not be run."""
     report = folder / "junit.xml"
-    order = ("-o", "addopts=-p no:asyncio", f"--randomly-seed={seed}")  # the project's own options switch the plugin off
+    order = (
+        "-o",
+        "addopts=-p no:asyncio",
+        f"--randomly-seed={seed}",
+    )
     card = (f"--gpu-budget={given.card}", "--gpu-budget-mode=cap", "--loraperf-compile=off", *given.more.split())
     command = [sys.executable, "-m", "pytest", str(SUITE), *order, *card, f"--junitxml={report}"]
     start = time.monotonic()
