@@ -391,11 +391,13 @@ class Bench:
         holder, meter = self._holder(arm.name), self.shop.ledger.meter
         with self.shop.ledger.release(holder):
             left = meter.allocated() - self.shop.ledger.live_of(holder)
+            in_host_memory = arm.parked is not None or arm.recipe.strategy.has(StepKind.OFFLOAD)
             arm.pipeline = arm.parked = arm.berth = None
             clear_frames(error)
             gc.collect(1)
-            if meter.allocated() > left:
-                gc.collect()  # most of a second, with all the modules that diffusion libraries import
+            # All of it takes most of a second, with the modules that diffusion libraries import.
+            if in_host_memory or meter.allocated() > left:
+                gc.collect()
 
     def _build(self, arm: Arm) -> None:
         try:
