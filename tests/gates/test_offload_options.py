@@ -17,7 +17,7 @@ TEST = """
         low_vram_optimized_pipeline()
 """
 TOO_SMALL = (
-    "loraperf: offload[[]stream]: a limit of 300 KB is too small: 339 KB are needed for 2 blocks of 149 KB and "
+    "loraperf: offload[[]stream]: a limit of 180 KB is too small: 190 KB are needed for a block of 149 KB and "
     "what always stays, before anything is computed; raise --loraperf-offload-limit or --gpu-budget"
 )
 
@@ -32,8 +32,8 @@ def run(pytester: pytest.Pytester, way: str, option: str, value: str, *more: str
 
 @pytest.mark.parametrize("way", ["option", "ini"])
 @pytest.mark.parametrize("option", ["--loraperf-offload-limit", "--gpu-budget"])
-def test_a_card_without_room_for_two_blocks(pytester: pytest.Pytester, way: str, option: str) -> None:
-    result = run(pytester, way, option, "300KB")
+def test_a_card_without_room_for_a_block(pytester: pytest.Pytester, way: str, option: str) -> None:
+    result = run(pytester, way, option, "180KB")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([TOO_SMALL])
     assert "Traceback" not in result.stdout.str()
