@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sample_results import EIGHT, MACHINE
 
-from pytest_loraperf.ranking import CLAIMS, Faster, ranking, ranking_lines
+from pytest_loraperf.claims import CLAIMS, RANKING, REPORTED, Every, Faster
+from pytest_loraperf.ranking import ranking, ranking_lines
 from pytest_loraperf.report.markdown import markdown_table
 from pytest_loraperf.report.results import ComparisonRecord, Results
 from pytest_loraperf.report.terminal import summary
@@ -99,7 +100,11 @@ def test_a_strategy_that_failed_is_left_out() -> None:
 
 def test_every_claim_is_about_shipped_strategies() -> None:
     names = {strategy.name for strategy in SHIPPED}
-    assert {name for claim in CLAIMS for name in (claim.strategy, getattr(claim, "than", claim.strategy))} <= names
+    parts = [
+        part for claim in (*RANKING, *CLAIMS) for part in (claim.parts if isinstance(claim, Every) else (claim,))
+    ]
+    assert {name for part in parts for name in (part.strategy, getattr(part, "than", part.strategy))} <= names
+    assert REPORTED.keys() == names - {"quantize_then_fuse"}
 
 
 def test_the_summary_and_the_page_say_it() -> None:
