@@ -342,27 +342,43 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables in Markdown")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the charts as a picture")
     parser.add_argument("--gpu-budget", metavar="SIZE", help="show what fits a card of this size, such as 24GB")
+    parser.add_argument(
+        "--claims",
+        action="store_true",
+        help="results of several backends side by side, and which known claims hold in each, in Markdown",
+    )
 
 
 def _add_stored(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("files", type=Path, nargs="+", metavar="RESULTS.json", help=what)
     parser.add_argument(
         "--max-slowdown",
-        default="5%",
         metavar="PERCENT",
         help="how much slower than in the run before a strategy may be (default: 5%%)",
     )
 
 
 def _report(given: argparse.Namespace) -> int:
-    from pytest_loraperf.reporting import Outputs, run_report  # noqa: PLC0415 - imports numpy
+    from pytest_loraperf.reporting import Outputs, run_claims, run_report  # noqa: PLC0415 - imports numpy
 
     try:
         budget = None if given.gpu_budget is None else parse_size(given.gpu_budget)
     except LoraperfError as error:
         raise LoraperfError(f"--gpu-budget: {error}") from error
     outputs = Outputs(given.html, given.markdown, given.png)
-    run_report(given.files, outputs, budget, _percentage("--max-slowdown", given.max_slowdown), print)
+    if given.claims:
+        of_one = {
+            "--html": given.html,
+            "--png": given.png,
+            "--gpu-budget": budget,
+            "--max-slowdown": given.max_slowdown,
+        }
+        unused = [flag for flag, value in of_one.items() if value is not None]
+        if unused:
+            raise LoraperfError(f"--claims is a table in Markdown, without {', '.join(unused)}; leave that out")
+        run_claims(given.files, outputs, print)
+        return FINE
+    run_report(given.files, outputs, budget, _max_slowdown(given), print)
     return FINE
 
 
@@ -375,8 +391,12 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
 def _history(given: argparse.Namespace) -> int:
     from pytest_loraperf.reporting import run_history  # noqa: PLC0415 - imports numpy
 
-    run_history(given.files, given.json, _percentage("--max-slowdown", given.max_slowdown), print)
+    run_history(given.files, given.json, _max_slowdown(given), print)
     return FINE
+
+
+def _max_slowdown(given: argparse.Namespace) -> float:
+    return _percentage("--max-slowdown", given.max_slowdown or "5%")
 
 
 def _settings(given: argparse.Namespace, options: Sequence[Option]) -> Settings:

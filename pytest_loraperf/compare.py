@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,8 @@ TITLES = ("strategy", "base s", "new s", "ratio", "interval", "verdict")
 CPU_UNKNOWN = "both ran on a CPU, and results do not say on which: see to it that it was the same machine"
 NOTHING_COMPARED = "nothing was compared: no strategy has samples in both; measure the time of one in both"
 MORE_SAMPLES = "measure both with more rounds on a quieter machine, or raise --max-slowdown"
+STRATEGY = ("steps", "scheme", "requests", "adapters")
+"""What strategies of one name must share to be the same."""
 _SHOWN = 40
 
 
@@ -141,18 +143,25 @@ def _names(results: Results) -> str:
 
 
 def _differences(base: Results, new: Results) -> Iterator[str]:
-    sides = [_identity(each) for each in (base, new)]
-    for what in dict.fromkeys((*sides[0], *sides[1])):
-        first, second = (side.get(what) for side in sides)
-        if first != second:
-            yield f"{what} ({_show(first)} against {_show(second)})"
+    yield from run_differences(base, new)
     for name in (name for name in base.strategies if name in new.strategies):
         yield from strategy_differences(name, base.strategies[name], new.strategies[name])
 
 
-def strategy_differences(name: str, base: StrategyResult, new: StrategyResult) -> Iterator[str]:
+def run_differences(base: Results, new: Results, *, but: Collection[str] = ()) -> Iterator[str]:
+    """Yield in what machine, software, model and request differ, ``but`` these."""
+    sides = [_identity(each) for each in (base, new)]
+    for what in dict.fromkeys((*sides[0], *sides[1])):
+        first, second = (side.get(what) for side in sides)
+        if first != second and what not in but:
+            yield f"{what} ({_show(first)} against {_show(second)})"
+
+
+def strategy_differences(
+    name: str, base: StrategyResult, new: StrategyResult, whats: Sequence[str] = STRATEGY
+) -> Iterator[str]:
     """Yield what two strategies of one name do not share; what a file does not tell is not held against it."""
-    for what in ("steps", "scheme", "requests", "adapters"):
+    for what in whats:
         first, second = getattr(base, what), getattr(new, what)
         if first and second and first != second:
             yield f"{what} of {one_line(name)} ({_show(first)} against {_show(second)})"

@@ -15,6 +15,7 @@ from pytest_loraperf.report.markdown import markdown_rows, markdown_table
 from pytest_loraperf.report.results import Results
 from pytest_loraperf.report.schema import to_plain
 from pytest_loraperf.report.terminal import summary
+from pytest_loraperf.side_by_side import read_libraries, side_by_side
 from pytest_loraperf.writable import check_writable
 
 HISTORY = 1
@@ -75,6 +76,22 @@ def run_report(
         width = shutil.get_terminal_size((120, 40)).columns
         for line in (*summary(results, width), *(["", *history_lines(mine)] if mine else [])):
             show(line)
+
+
+def run_claims(files: Sequence[Path], outputs: Outputs, show: Callable[[str], None]) -> None:
+    """Show the results of several libraries side by side, and what holds of what users report; or write it.
+
+    Raises:
+        LoraperfError: a file is no results file, two cannot stand side by side, or the output cannot be written.
+    """
+    outputs.check(files)
+    lines = list(side_by_side(read_libraries(files)))
+    if outputs.markdown is None:
+        for line in lines:
+            show(line)
+        return
+    write_whole(outputs.markdown, "\n".join(lines) + "\n")
+    show(f"wrote {outputs.markdown}")
 
 
 def _written(outputs: Outputs, results: Results, groups: Sequence[Group]) -> Iterator[tuple[Path, str | bytes]]:

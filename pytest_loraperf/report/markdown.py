@@ -43,10 +43,10 @@ def _lines(results: Results) -> Iterator[str]:
         yield NOTHING
         return
     titles, *rows = cells(results, COLUMNS)
-    yield _row(titles)
-    yield _row(["---:" if column.right else "---" for column in COLUMNS])
+    yield markdown_row(titles)
+    yield markdown_row(["---:" if column.right else "---" for column in COLUMNS])
     for name, steps, *figures in rows:
-        yield _row([code(name), code(steps), *figures])
+        yield markdown_row([code(name), code(steps), *figures])
     yield ""
     yield f"- {escape(one_line(_place(results)))}"
     for note in footnotes(results, titles):
@@ -61,10 +61,10 @@ def markdown_rows(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table, its titles first; the first two columns and the last are read from the left."""
     titles, *body = rows
     left = (0, 1, len(titles) - 1)
-    yield _row([escape(title) for title in titles])
-    yield _row(["---" if place in left else "---:" for place in range(len(titles))])
+    yield markdown_row([escape(title) for title in titles])
+    yield markdown_row(["---" if place in left else "---:" for place in range(len(titles))])
     for row in body:
-        yield _row([escape(one_line(cell)) for cell in row])
+        yield markdown_row([escape(one_line(cell)) for cell in row])
 
 
 def _place(results: Results) -> str:
@@ -74,7 +74,8 @@ def _place(results: Results) -> str:
     return f"{results.model} on {machine.name}{driver}, {software}, {results.created}"
 
 
-def _row(texts: Sequence[str]) -> str:
+def markdown_row(texts: Sequence[str]) -> str:
+    """Return a line of a table from cells that are Markdown already."""
     return f"| {' | '.join(texts)} |"
 
 
