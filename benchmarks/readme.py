@@ -24,6 +24,7 @@ from pytest_loraperf.report.markdown import markdown_table, replace_block
 from pytest_loraperf.report.results import read_results
 from pytest_loraperf.report.terminal import summary
 from pytest_loraperf.request import Request
+from pytest_loraperf.side_by_side import read_libraries, side_by_side
 from pytest_loraperf.strategies import StepKind, Strategies
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +89,10 @@ def _calibration(*files: Path) -> str:
     return "\n".join(lines[:-1])
 
 
+def _libraries(*files: Path) -> str:
+    return "\n".join(side_by_side(read_libraries(files)))
+
+
 def _peers(file: Path) -> str:
     rows: Comparison = read_file(file, PEERS, Comparison)
     return "\n".join(table(rows.rows))
@@ -95,16 +100,28 @@ def _peers(file: Path) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A named place in a document, the results that it shows, and how."""
+    """A named place in a document, the results that it shows, and how.
+
+    ``unmeasured`` allows files to be missing: it shows those that are there, and stays as it is where none is.
+    """
 
     document: str
     name: str
     files: tuple[str, ...]
     render: Callable[..., str]
+    unmeasured: bool = False
+
+    def shown(self) -> str | None:
+        """Return its text made anew, None where nothing was measured that it could show."""
+        files = [ROOT / "benchmarks" / file for file in self.files]
+        if self.unmeasured:
+            files = [file for file in files if file.exists()]
+        return self.render(*files) if files else None
 
 
 NOISE = "docs/noise.md"
 VRAM = "docs/explanation/vram.md"
+LIBRARIES = tuple(f"h100/libraries-{library}.json" for library in ("diffsynth", "diffusers", "diffsynth1"))
 BLOCKS = (
     Block("README.md", "demo", ("cpu/demo.json",), _run),
     Block("README.md", "h100", ("h100/demo.json",), _table),
@@ -115,6 +132,7 @@ BLOCKS = (
     Block("README.md", "calibration", ("h100/calibration-full.json",), _calibration),
     Block(VRAM, "forecast-held", ("h100/vram_peaks.json", "cpu/forecast-all.json"), forecast_table),
     Block(VRAM, "offload", ("h100/offload.json",), offload_table),
+    Block("docs/explanation/libraries.md", "libraries", LIBRARIES, _libraries, unmeasured=True),
     Block(NOISE, "recorded", ("h100/calibration-full.json", "h100/calibration-short.json"), _calibration),
     Block(NOISE, "peers", ("h100/peers.json",), _peers),
     Block(NOISE, "simulated", ("cpu/calibration.json",), _calibration),
@@ -127,8 +145,8 @@ def rendered() -> dict[Path, str]:
     for block in BLOCKS:
         document = ROOT / block.document
         text = texts.get(document) or document.read_text(encoding="utf-8")
-        shown = block.render(*(ROOT / "benchmarks" / file for file in block.files))
-        texts[document] = replace_block(text, block.name, shown)
+        shown = block.shown()
+        texts[document] = text if shown is None else replace_block(text, block.name, shown)
     return texts
 
 
