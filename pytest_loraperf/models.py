@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pytest_loraperf.backends.registry import PIPELINES, QWEN_IMAGE
 from pytest_loraperf.errors import ModelError
 
 ALLOWED = (
@@ -18,14 +19,6 @@ ALLOWED = (
 
 SyntheticSize = Literal["tiny", "full"]
 SIZES = get_args(SyntheticSize)
-QWEN_IMAGE = "qwen-image"
-PIPELINES: Mapping[str, Mapping[str, Any]] = {
-    QWEN_IMAGE: {},
-    "flux": {},
-    "wan": {"num_frames": 5, "tiled": False},
-    "z-image": {},
-}
-"""What can be built without a download, and what its requests have besides; see ``backends/pipelines``."""
 BuildFunction = Callable[..., Any]
 """``build(device="cuda")`` or ``build(device="cpu")`` returns a pipeline whose weights lie there."""
 

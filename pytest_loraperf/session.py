@@ -329,7 +329,8 @@ class Session:
 
     def request(self, model: object = None) -> Request:
         """Return the request that a model is called with unless a test says otherwise."""
-        from pytest_loraperf.models import PIPELINES, Synthetic  # noqa: PLC0415 - start-up
+        from pytest_loraperf.backends.registry import PIPELINES  # noqa: PLC0415 - start-up
+        from pytest_loraperf.models import Synthetic  # noqa: PLC0415 - start-up
         from pytest_loraperf.request import FULL_REQUEST, TINY_REQUEST  # noqa: PLC0415
 
         spec = self.model(model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -175,6 +174,8 @@ class Strategies(Mapping[str, Strategy]):
         """
         if name in self._by_name:
             return self._by_name[str(name)]
+        import difflib  # noqa: PLC0415 - start-up
+
         near = difflib.get_close_matches(str(name), self._by_name, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else "."
         raise StrategyError(f"unknown strategy {name!r}{hint} The strategies are {', '.join(self._by_name)}")

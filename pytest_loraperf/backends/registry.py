@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from pytest_loraperf.models import PIPELINES, QWEN_IMAGE
+QWEN_IMAGE = "qwen-image"
+PIPELINES: Mapping[str, Mapping[str, Any]] = {
+    QWEN_IMAGE: {},
+    "flux": {},
+    "wan": {"num_frames": 5, "tiled": False},
+    "z-image": {},
+}
+"""What can be built without a download, and what its requests have besides; see ``backends/pipelines``."""
 
 
 class Entry(NamedTuple):

@@ -8,9 +8,10 @@ import torch
 
 from pytest_loraperf.backends.blocks import repeated_blocks
 from pytest_loraperf.backends.pipelines import describe
+from pytest_loraperf.backends.registry import QWEN_IMAGE
 from pytest_loraperf.backends.weights import fill
 from pytest_loraperf.errors import ModelError
-from pytest_loraperf.models import QWEN_IMAGE, SIZES, Synthetic, SyntheticSize
+from pytest_loraperf.models import SIZES, Synthetic, SyntheticSize
 
 
 def build_synthetic(
@@ -22,7 +23,7 @@ def build_synthetic(
     weights_on: torch.device | str | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Any:
-    """Build a pipeline of ``models.PIPELINES`` that computes on ``device``.
+    """Build a pipeline of ``registry.PIPELINES`` that computes on ``device``.
 
     Its weights are kept on ``weights_on``, there too unless given.
     ``tiny`` has a VAE, Qwen-Image's a text encoder too. ``full`` is the transformer alone: prompts become seeded

@@ -18,10 +18,9 @@ from pytest_loraperf.backends import (
     offloading,
     quantization,
 )
-from pytest_loraperf.backends.registry import BACKENDS
+from pytest_loraperf.backends.registry import BACKENDS, PIPELINES
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.gpu.device import Device
-from pytest_loraperf.models import PIPELINES
 
 CPU = Device("cpu", "CPU")
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
