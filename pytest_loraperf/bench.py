@@ -28,6 +28,7 @@ from pytest_loraperf.backends.protocol import (
 from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError, clear_frames, out_of_memory
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.host import spare_memory
+from pytest_loraperf.limits import Counts
 from pytest_loraperf.lora import (
     Adapter,
     AdapterSource,
@@ -40,6 +41,7 @@ from pytest_loraperf.lora import (
 )
 from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.ledger import Ledger, Peak
+from pytest_loraperf.measure.operations import OperationCounter
 from pytest_loraperf.measure.timeline import MemoryWatch, Timeline
 from pytest_loraperf.measure.timing import NO_TICK, Stopwatch, Tick
 from pytest_loraperf.models import ModelSpec
@@ -62,7 +64,8 @@ class Arm:
     ``pipeline`` is None while it is not on the device; ``parked`` is the pipeline then, if it is in host memory,
     and ``berth`` where it is, kept for the next time.
     ``first_generation`` is the seconds of the very first one, which compiles and allocates; ``timeline`` is the
-    memory over one that was only looked at, where that was asked for.
+    memory over one that was only looked at, and ``counts`` what each request computes and moves, by the key of
+    the request but for its seed, where those were asked for.
     """
 
     recipe: Recipe
@@ -78,6 +81,7 @@ class Arm:
     first_call: dict[str, float] = field(default_factory=dict)
     first_generation: float | None = None
     timeline: Timeline | None = None
+    counts: dict[str, Counts] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -275,6 +279,18 @@ class Bench:
             with watch.looking():
                 self.run(name, request, watch.tick)
         return watch.timeline
+
+    def count(self, name: str, request: Request) -> Counts:
+        """Run one generation, compiled or not as it was written, that only counts what it computes and moves.
+
+        Raises:
+            LoraperfError: the pipeline cannot be built.
+        """
+        self.arm(name)
+        counter = OperationCounter()
+        with self.shop.alone(), self.shop.ledger.aside(self._holder(name)), counter.counting():
+            self.run(name, request, counter.tick)
+        return counter.counts
 
     def output(self, name: str, request: Request) -> Output:
         """Return what this strategy gives for a request, generated at most once."""

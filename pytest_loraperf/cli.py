@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_loraperf import __version__
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.exits import CUT_OFF, FINDING, FINE, INCONCLUSIVE, USAGE, exits_of
-from pytest_loraperf.options import OPTIONS, Option, Settings
+from pytest_loraperf.options import ACTIONS, OPTIONS, Option, Settings
 from pytest_loraperf.units import parse_percent, parse_size
 from pytest_loraperf.writable import check_files
 
@@ -116,8 +116,9 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 def _add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
     for option in options:
         flag = option.flag.replace("--loraperf-", "--")
-        action = "append" if option.many else "store"
-        parser.add_argument(flag, dest=option.field, action=action, metavar=option.metavar, help=option.help)
+        # A switch takes no metavar; its default is None here, as is that of the others.
+        shape: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {"default": None}
+        parser.add_argument(flag, dest=option.field, action=ACTIONS[option.kind], help=option.help, **shape)
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:

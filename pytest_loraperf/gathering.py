@@ -10,6 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pytest_loraperf import __version__
+from pytest_loraperf.limiting import limit_for
 from pytest_loraperf.measure.rounds import Paired, Rounds
 from pytest_loraperf.measure.validity import findings
 from pytest_loraperf.report.results import (
@@ -158,6 +159,7 @@ def _machine(session: Session) -> Machine:
         torch=torch.__version__,
         backend=f"{backend.name} {backend.version}" if backend else "",
         memory_kind=session.ledger.meter.kind,
+        rates=session.rates,
     )
 
 
@@ -188,6 +190,7 @@ def _strategy(session: Session, bench: Bench, arm: Arm) -> StrategyResult:
         gpu_s=_gpu_seconds(taken),
         steps_s=_steps(taken),
         latency=latency_of(samples),
+        limit=limit_for(session, arm, taken.workload.requests) if taken else None,
         ratio=_ratio(session, taken, _taken(session, bench, REFERENCE)),
         vram=Vram(
             setup_peak=arm.setup_peak.needed or None,

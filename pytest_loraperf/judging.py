@@ -43,6 +43,10 @@ def judge(session: Session, record: TestRecord) -> Iterator[Verdict]:
     if session.stored is not None:
         yield from session.stored.judge(session, record)
     _follow(session, record)
+    if session.settings.limits:
+        from pytest_loraperf.limiting import count_measured  # noqa: PLC0415 - only where it is asked for
+
+        count_measured(session)
 
 
 def _follow(session: Session, record: TestRecord) -> None:

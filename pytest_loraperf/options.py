@@ -60,6 +60,7 @@ class Settings:
     gpus: tuple[str, ...] = ()
     github: str = "auto"
     forecast: bool = False
+    limits: bool = False
     json: Path | None = None
     benchmark_json: Path | None = None
     html: Path | None = None
@@ -321,6 +322,14 @@ OPTIONS = (
         "forecast",
         bool,
         "hold pipelines to their VRAM budgets by a forecast at full size, without a GPU; nothing else is judged",
+        metavar="",
+    ),
+    Option(
+        "--loraperf-limits",
+        "limits",
+        bool,
+        "show how far each strategy is from the limit of the hardware: rates are measured once, and what a "
+        "generation computes and moves is counted in one more of them",
         metavar="",
     ),
     Option("--loraperf-json", "json", Path, "write the results to this file", "FILE"),

@@ -37,6 +37,7 @@ from pytest_loraperf.starting import (
     LEAKS,
     WORKERS,
     assign_gpu,
+    check_forecast,
     has_workers,
     is_worker,
     noter,
@@ -87,6 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
             settings = settings.with_absolute_files()
         given = config.hook.pytest_loraperf_strategies(config=config)
         strategies = Strategies(strategy for some in given for strategy in some or ())
+        check_forecast(settings)
         stored = open_baseline(settings)
     except LoraperfError as error:
         raise pytest.UsageError(f"loraperf: {error}") from error

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.gpu.lock import DeviceLock
     from pytest_loraperf.journal import Journal
+    from pytest_loraperf.limits import Rates
     from pytest_loraperf.measure.leaks import Leaks
     from pytest_loraperf.measure.ledger import Charge, Ledger
     from pytest_loraperf.measure.monitor import Monitor
@@ -93,7 +94,8 @@ class Session:
     """One run.
 
     ``tell`` takes lines of progress; tests inject ``clock``, which returns seconds; ``command`` is what a user
-    would type to run it again.
+    would type to run it again; ``rates`` are what the device was measured to do in a second, where that was asked
+    for.
     """
 
     settings: Settings
@@ -108,6 +110,7 @@ class Session:
     stored: Stored | None = None
     journal: Journal | None = None
     cap: Cap | None = None
+    rates: Rates | None = None
 
     @cached_property
     def device(self) -> Device:

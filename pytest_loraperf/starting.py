@@ -89,14 +89,24 @@ def start_journal(config: pytest.Config, session: Session) -> None:
         raise pytest.UsageError(f"loraperf: {error}") from error
 
 
+def check_forecast(settings: Settings) -> None:
+    """Refuse what needs times where nothing is run.
+
+    Raises:
+        LoraperfError: a forecast is asked for together with such an option.
+    """
+    timed = {"--loraperf-update-baseline": settings.update_baseline, "--loraperf-limits": settings.limits}
+    for flag, given in timed.items():
+        if settings.forecast and given:
+            raise LoraperfError(f"--loraperf-forecast: nothing is timed; leave out {flag}")
+
+
 def open_baseline(settings: Settings) -> Stored | None:
     """Read the baseline that is asked for.
 
     Raises:
-        LoraperfError: it cannot be used, or an option contradicts.
+        LoraperfError: it cannot be used.
     """
-    if settings.forecast and settings.update_baseline:
-        raise LoraperfError("--loraperf-forecast: nothing is timed; leave out --loraperf-update-baseline")
     if settings.forecast or (settings.baseline is None and not settings.update_baseline):
         return None
     from pytest_loraperf.baseline.stored import open_stored  # noqa: PLC0415 - only where a baseline is asked for

@@ -60,6 +60,7 @@ ALWAYS_LIGHT = (
     "models",
     "request",
     "errors",
+    "limits",
     "workflow",
     "commit",
     "order.lint",

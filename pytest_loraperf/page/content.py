@@ -10,7 +10,7 @@ from statistics import median
 from pytest_loraperf.page.axes import shortened
 from pytest_loraperf.ranking import ranking
 from pytest_loraperf.report.results import ComparisonRecord, Results, VerdictRecord
-from pytest_loraperf.report.table import COLUMNS, NONE, cells, footnotes
+from pytest_loraperf.report.table import COLUMNS, NONE, cells, footnotes, with_something
 from pytest_loraperf.units import format_duration, format_size
 from pytest_loraperf.verdict.effect import MIN_GAIN, worst_layers
 
@@ -125,7 +125,7 @@ def _timed(results: Results) -> int:
 
 def strategy_rows(results: Results) -> tuple[list[str], list[Row]]:
     """Return the titles of the figures after the time, and a row for each strategy."""
-    rest = [column for column in COLUMNS if column.title not in _APART]
+    rest = [column for column in with_something(results) if column.title not in _APART]
     rest.sort(key=lambda column: column.title != "ratio")
     titles, *rows = cells(results, rest)
     steps, time, interval = (
@@ -147,7 +147,7 @@ def strategy_rows(results: Results) -> tuple[list[str], list[Row]]:
 
 def table_notes(results: Results) -> list[str]:
     """Return what the columns of the table mean, the schemes, the mistakes and the errors."""
-    return list(footnotes(results, [column.title for column in COLUMNS]))
+    return list(footnotes(results, [column.title for column in with_something(results)]))
 
 
 def claims(results: Results) -> list[tuple[str, str, str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.results import Results
-from pytest_loraperf.report.table import COLUMNS, NONE, NOTHING, cells, footnotes, one_line
+from pytest_loraperf.report.table import NONE, NOTHING, cells, footnotes, one_line, with_something
 
 
 def markdown_table(results: Results | Sequence[tuple[str, Results]]) -> str:
@@ -42,9 +42,10 @@ def _lines(results: Results) -> Iterator[str]:
     if not results.strategies:
         yield NOTHING
         return
-    titles, *rows = cells(results, COLUMNS)
+    columns = with_something(results)
+    titles, *rows = cells(results, columns)
     yield markdown_row(titles)
-    yield markdown_row(["---:" if column.right else "---" for column in COLUMNS])
+    yield markdown_row(["---:" if column.right else "---" for column in columns])
     for name, steps, *figures in rows:
         yield markdown_row([code(name), code(steps), *figures])
     yield ""

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 from pytest_loraperf.report.results import Machine, Results, StrategyResult, Vram
 
-TAKEN_TOGETHER = ("samples_s", "gpu_s", "steps_s", "latency", "ratio", "requests")
+TAKEN_TOGETHER = ("samples_s", "gpu_s", "steps_s", "latency", "limit", "ratio", "requests")
 """The fields of a strategy that are of the same rounds, and so come from the same worker."""
 
 
@@ -22,8 +22,10 @@ def merge(parts: Sequence[Results], order: Iterable[str]) -> Results:
     told = [{_label(name, each, model): each for name, each in part.strategies.items()} for part in parts]
     names = dict.fromkeys((*order, *(name for strategies in told for name in strategies)))
     found = {name: [strategies[name] for strategies in told if name in strategies] for name in names}
+    rates = next((part.machine.rates for part in measured if part.machine.rates), None)
     return replace(
         measured[0],
+        machine=replace(measured[0].machine, rates=rates),
         created=max(part.created for part in parts),
         strategies={name: _strategy(several) for name, several in found.items() if several},
         verdicts=tuple(verdict for part in parts for verdict in part.verdicts),

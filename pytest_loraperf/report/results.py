@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.limits import Limit, Rates
 from pytest_loraperf.report.schema import from_plain, to_plain
 
 SCHEMA = 1
@@ -19,7 +20,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where it ran; ``memory_kind`` says what the bytes are: VRAM, or tensor bytes where there is no CUDA."""
+    """Where it ran; ``memory_kind`` says what the bytes are: VRAM, or tensor bytes where there is no CUDA.
+
+    ``rates`` are what it was measured to do in a second, where ``--loraperf-limits`` asked for it.
+    """
 
     device: str
     name: str
@@ -27,6 +31,7 @@ class Machine:
     torch: str
     backend: str = ""
     memory_kind: str = "VRAM"
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,8 @@ class StrategyResult:
     """All that is known of one strategy.
 
     ``samples_s`` is wall time in seconds a generation of ``requests``, round by round, ``gpu_s`` the GPU's share;
-    ``model`` is what was built, empty in files of before.
+    ``limit`` is the least time that the machine's rates allow for one; ``model`` is what was built, empty in files
+    of before.
     """
 
     steps: tuple[str, ...] = ()
@@ -157,6 +163,7 @@ class StrategyResult:
     gpu_s: tuple[float, ...] = ()
     steps_s: StepSeconds | None = None
     latency: Latency | None = None
+    limit: Limit | None = None
     ratio: Ratio | None = None
     vram: Vram = field(default_factory=Vram)
     memory: MemoryOverTime | None = None
@@ -164,6 +171,13 @@ class StrategyResult:
     lora: LoraCoverage | None = None
     error: str | None = None
     model: str = ""
+
+    @property
+    def of_limit(self) -> float | None:
+        """The share of the median time that the hardware needs at least, None where it is not known."""
+        if self.limit is None or self.latency is None or not self.latency.median_s:
+            return None
+        return self.limit.seconds / self.latency.median_s
 
     @property
     def need(self) -> int:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from pytest_loraperf.limits import rates_shown
 from pytest_loraperf.report.results import Results, StrategyResult
 from pytest_loraperf.units import format_size, four_digits
 
@@ -20,7 +21,10 @@ _GAP = "  "
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its title, its cell for a strategy, the widest that it gets, and which to drop first (0 never)."""
+    """A column: its title, its cell for a strategy, the widest that it gets, and which to drop first (0 never).
+
+    One that is ``asked`` for is there only where a strategy has something in it.
+    """
 
     title: str
     cell: Callable[[Results, str, StrategyResult], str]
@@ -28,6 +32,7 @@ class Column:
     # With the two other columns that stay, 12 leaves the name as much on the narrowest terminal.
     limit: int = 12
     right: bool = True
+    asked: bool = False
 
 
 def one_line(text: str) -> str:
@@ -71,6 +76,15 @@ def _ratio(_: Results, __: str, found: StrategyResult) -> str:
     return f"{found.ratio.value:.2f}×" + ("" if found.ratio.interleaved else "~")
 
 
+def _of_limit(_: Results, __: str, found: StrategyResult) -> str:
+    return NONE if found.of_limit is None else _percent(found.of_limit)
+
+
+def _percent(share: float) -> str:
+    # Below a tenth, two digits after the first that counts: the tiny model is far from any limit.
+    return f"{share:.0%}" if share >= 0.0995 else f"{100 * share:.2g}%"  # noqa: PLR2004 - as 10%
+
+
 def _vram(phase: str) -> Callable[[Results, str, StrategyResult], str]:
     def cell(_: Results, __: str, found: StrategyResult) -> str:
         size = getattr(found.vram, phase)
@@ -105,6 +119,7 @@ COLUMNS = (
     Column("s/generation", _latency),
     Column("interval", _interval, drop=8, limit=21),
     Column("ratio", _ratio, drop=10),
+    Column("of the limit", _of_limit, drop=11, asked=True),
     Column("VRAM set-up", _vram("setup_peak"), drop=5),
     Column("VRAM resident", _vram("resident"), drop=6, limit=13),
     Column("VRAM runtime", _vram("runtime_peak"), drop=9),
@@ -124,10 +139,20 @@ def strategy_table(results: Results, width: int, columns: Sequence[Column] = COL
     if not results.strategies:
         yield from textwrap.wrap(NOTHING, width)
         return
-    columns = _fitting(results, columns, width)
+    columns = _fitting(results, with_something(results, columns), width)
     yield from _rows(results, columns, width)
     for note in footnotes(results, [column.title for column in columns]):
         yield from textwrap.wrap(note, width, subsequent_indent="  ")
+
+
+def with_something(results: Results, columns: Sequence[Column] = COLUMNS) -> list[Column]:
+    """Return the columns but for those that are there only where they were asked for, and were not."""
+    return [
+        column
+        for column in columns
+        if not column.asked
+        or any(column.cell(results, name, found) != NONE for name, found in results.strategies.items())
+    ]
 
 
 def cells(results: Results, columns: Sequence[Column]) -> list[list[str]]:
@@ -161,6 +186,8 @@ def _meanings(results: Results, titles: Collection[str]) -> Iterator[str]:
         yield one_line(f"ratio: time over that of {_listed(ratio.of for ratio in ratios)}")
         if not all(ratio.interleaved for ratio in ratios):
             yield "~ measured in turns, not in the same rounds"
+    if "of the limit" in titles:
+        yield from _limits(results)
     if "rel. L2" in titles and outputs:
         yield one_line(f"rel. L2: distance of the output to that of {_listed(out.reference for out in outputs)}")
     if "effect" in titles and any(out.effect_kept is not None for out in outputs):
@@ -172,6 +199,24 @@ def _meanings(results: Results, titles: Collection[str]) -> Iterator[str]:
     kind = results.machine.memory_kind
     if kind not in ("", "VRAM") and any(title.startswith("VRAM") for title in titles):
         yield one_line(f"VRAM columns: {kind} (no CUDA)")
+
+
+def _limits(results: Results) -> Iterator[str]:
+    limits = {name: each.limit for name, each in results.strategies.items() if each.limit}
+    bounds: dict[str, list[str]] = {}
+    for name, limit in limits.items():
+        bounds.setdefault(limit.by, []).append(name)
+    by = "; ".join(f"{bound}: {', '.join(names)}" for bound, names in bounds.items())
+    if by:
+        yield one_line(f"of the limit: the least time by this machine's rates, over the median ({by})")
+    if results.machine.rates:
+        yield one_line(f"rates: {', '.join(rates_shown(results.machine.rates))}")
+    missing: dict[str, list[str]] = {}
+    for name, limit in limits.items():
+        for what in limit.not_counted:
+            missing.setdefault(what, []).append(name)
+    for what, names in missing.items():
+        yield one_line(f"of the limit: {what} not counted ({', '.join(names)})")
 
 
 def _listed(names: Iterator[str]) -> str:

@@ -242,6 +242,17 @@ def test_a_baseline_is_not_looked_at_and_cannot_be_stored(pytester: pytest.Pytes
     )
 
 
+@pytest.mark.parametrize("way", ["option", "ini"])
+def test_a_forecast_has_no_limit_in_time(pytester: pytest.Pytester, way: str) -> None:
+    if way == "ini":
+        pytester.makeini("[pytest]\nloraperf_limits = true")
+    result = pytester.runpytest(*OPTIONS, *(["--loraperf-limits"] if way == "option" else []))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: loraperf: --loraperf-forecast: nothing is timed; leave out --loraperf-limits"]
+    )
+
+
 def test_workers_send_their_forecasts(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(CALLS)
     out = pytester.path / "out.json"

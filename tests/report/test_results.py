@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from sample_results import EIGHT, MACHINE
 
 from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.limits import Limit, Rates
 from pytest_loraperf.report.results import (
     SCHEMA,
     Latency,
     LoraCoverage,
+    Machine,
     OutputComparison,
     Ratio,
     Results,
@@ -64,6 +66,10 @@ strategy_results = st.builds(
         effect_kept=st.none() | finite,
         image=st.none() | st.dictionaries(text, st.none() | finite, max_size=2),
     ),
+    limit=st.none()
+    | st.builds(
+        Limit, seconds=finite, operations=st.dictionaries(text, size, max_size=2), not_counted=st.just(("a",))
+    ),
     lora=st.none() | st.builds(LoraCoverage, rank=st.none() | size, gain_min=st.none() | finite),
     error=st.none() | text,
 )
@@ -74,6 +80,16 @@ json_values = st.recursive(
 )
 all_results = st.builds(
     Results,
+    machine=st.builds(
+        Machine,
+        rates=st.none()
+        | st.builds(
+            Rates,
+            operations=st.dictionaries(text, finite, max_size=2),
+            bytes=finite,
+            bus_bytes=st.none() | finite,
+        ),
+    ),
     request=st.dictionaries(text, json_values, max_size=3),
     strategies=st.dictionaries(text, strategy_results, max_size=3),
     verdicts=st.lists(st.builds(VerdictRecord), max_size=2).map(tuple),
@@ -124,6 +140,7 @@ def test_keys_of_the_schema() -> None:
         "adapters",
         "error",
         "gpu_s",
+        "limit",
         "memory",
         "mistake",
         "model",
@@ -145,7 +162,7 @@ def test_keys_of_the_schema() -> None:
         "strategy",
         "tighter",
     ]
-    assert sorted(data["machine"]) == ["backend", "device", "driver", "memory_kind", "name", "torch"]
+    assert sorted(data["machine"]) == ["backend", "device", "driver", "memory_kind", "name", "rates", "torch"]
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
