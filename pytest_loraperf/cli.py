@@ -291,12 +291,17 @@ def _lint(given: argparse.Namespace) -> int:
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_doctor)
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--rates",
+        action="store_true",
+        help="measure matrix products and copies a second too, which uses the device",
+    )
 
 
 def _doctor(given: argparse.Namespace) -> int:
     from pytest_loraperf.doctor import examine, lines  # noqa: PLC0415 - start-up
 
-    checks = examine(given.device)
+    checks = examine(given.device, rates=given.rates)
     for line in lines(checks, shutil.get_terminal_size((120, 40)).columns):
         print(line)
     return FINDING if any(check.status == "problem" for check in checks) else FINE

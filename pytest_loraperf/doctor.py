@@ -13,8 +13,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
 from pytest_loraperf.backends.registry import BACKENDS, DEFAULT, Entry
-from pytest_loraperf.errors import DeviceError
+from pytest_loraperf.errors import DeviceError, LoraperfError, said
 from pytest_loraperf.host import Host, probe_host
+from pytest_loraperf.limits import Rates, rates_shown
 from pytest_loraperf.measure.validity import (
     AGAINST_THROTTLING,
     COOL,
@@ -64,7 +65,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Probe:
-    """All that was asked; ``device`` is a text where it cannot be used, ``no_torchao`` says why not, if not."""
+    """All that was asked; ``device`` is a text where it cannot be used, ``no_torchao`` says why not, if not.
+
+    ``rates`` are what the device does in a second, None where nobody asked, a text where that failed.
+    """
 
     device: Device | str
     driver: str | None
@@ -72,11 +76,12 @@ class Probe:
     no_torchao: str | None
     gpu: Gpu
     host: Host
+    rates: Rates | str | None = None
 
 
-def examine(device: str = "auto") -> list[Check]:
-    """Look at this machine, and at the device as ``--loraperf-device`` names it."""
-    return diagnose(probe(device))
+def examine(device: str = "auto", *, rates: bool = False) -> list[Check]:
+    """Look at this machine, and at the device as ``--loraperf-device`` names it; ``rates`` measures it."""
+    return diagnose(probe(device, rates=rates))
 
 
 def lines(checks: Iterable[Check], width: int) -> Iterator[str]:
@@ -92,7 +97,7 @@ def lines(checks: Iterable[Check], width: int) -> Iterator[str]:
             )
 
 
-def probe(wanted: str) -> Probe:
+def probe(wanted: str, *, rates: bool = False) -> Probe:
     """Ask the machine; nothing is changed on it."""
     versions = {"Python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
     try:
@@ -106,7 +111,8 @@ def probe(wanted: str) -> Probe:
     except DeviceError as error:
         device = str(error)
     gpu = Gpu() if isinstance(device, str) or not device.is_cuda else _probe_gpu(device)
-    return Probe(device, nvml.driver_version(), versions, _why_no_torchao(versions), gpu, probe_host())
+    measured = _probe_rates(device) if rates and not isinstance(device, str) else None
+    return Probe(device, nvml.driver_version(), versions, _why_no_torchao(versions), gpu, probe_host(), measured)
 
 
 def diagnose(found: Probe) -> list[Check]:
@@ -116,7 +122,7 @@ def diagnose(found: Probe) -> list[Check]:
         checks.append(_fp8(found.device))
         if found.driver:
             checks += [*_neighbours(found.gpu), *_clocks(found.gpu)]
-    return [*checks, *_memory(found.host), *_limits(found.host), *_cpu(found.host)]
+    return [*checks, *_rates(found.rates), *_memory(found.host), *_limits(found.host), *_cpu(found.host)]
 
 
 def _device(device: Device | str) -> Iterator[Check]:
@@ -261,6 +267,15 @@ def _clocks(gpu: Gpu) -> Iterator[Check]:
         )
 
 
+def _rates(rates: Rates | str | None) -> Iterator[Check]:
+    if isinstance(rates, Rates):
+        yield Check("rates", "ok", ", ".join(rates_shown(rates)))
+    elif rates is not None:
+        yield Check(
+            "rates", "warn", f"cannot be measured: {rates}", "see what else uses the device, and ask again"
+        )
+
+
 def _memory(host: Host) -> Iterator[Check]:
     known = [size for size in (host.memory, host.memory_limit) if size is not None]
     if not known:
@@ -323,6 +338,20 @@ def _why_no_torchao(versions: Mapping[str, str | None]) -> str | None:
     from pytest_loraperf.backends.quantization import why_no_torchao  # noqa: PLC0415 - torch
 
     return why_no_torchao()
+
+
+def _probe_rates(device: Device) -> Rates | str:
+    from pytest_loraperf.gpu.lock import DeviceLock  # noqa: PLC0415 - only where rates are asked for
+    from pytest_loraperf.measure.rates import measure_rates  # noqa: PLC0415 - torch
+    from pytest_loraperf.measure.timing import Stopwatch  # noqa: PLC0415 - the same
+
+    watch = Stopwatch(synchronize=device.synchronize, gpu_mark=device.gpu_mark)
+    dtypes = ["bfloat16", *(["float8_e4m3fn"] if device.has_fp8_matmul else [])]
+    try:
+        with DeviceLock(device.uuid or device.torch_name, print, print).held():
+            return measure_rates(device, watch, dtypes)
+    except (LoraperfError, RuntimeError) as error:  # memory that others hold, a device that was lost
+        return said(error)
 
 
 def _probe_gpu(device: Device) -> Gpu:

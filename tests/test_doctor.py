@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from pytest_loraperf import doctor
+from pytest_loraperf.cli import main
 from pytest_loraperf.doctor import Check, Gpu, Probe, diagnose, examine, lines, probe
 from pytest_loraperf.errors import DeviceError
 from pytest_loraperf.gpu import device as devices
@@ -15,6 +17,7 @@ from pytest_loraperf.gpu import nvml
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.gpu.nvml import Reading
 from pytest_loraperf.host import Host
+from pytest_loraperf.limits import Rates
 
 GB = 2**30
 H100 = Device("cuda:0", "NVIDIA H100", 80 * GB, (9, 0), "580.1")
@@ -449,6 +452,41 @@ def test_a_torch_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_that_is_not_installed() -> None:
     assert doctor._version("no-such-package-of-ours") is None
     assert doctor._why_no_torchao(VERSIONS | {"torchao": None}) is None
+
+
+def test_rates_are_told_where_they_are_asked_for() -> None:
+    rates = Rates(operations={"bfloat16": 712e12, "float8_e4m3fn": 1321e12}, bytes=2.5 * 2**40, bus_bytes=51 * GB)
+    assert news(replace(GOOD, rates=rates)) == [
+        Check(
+            "rates",
+            "ok",
+            "712 TFLOP/s in bfloat16, 1321 TFLOP/s in float8_e4m3fn, 2.5 TB/s of device memory, "
+            "51 GB/s from pinned host memory",
+        )
+    ]
+    assert news(replace(GOOD, rates="the card is full")) == [
+        Check(
+            "rates",
+            "warn",
+            "cannot be measured: the card is full",
+            "see what else uses the device, and ask again",
+        )
+    ]
+
+
+def test_the_cpu_is_measured_where_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", "cpu", "--rates"]) in (0, 1)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.split()[1] == "rates")
+    assert re.search(r"^ok +rates +[0-9.]+ [GT]FLOP/s in bfloat16, [0-9.]+ GB/s of device memory$", line)
+    assert probe("cpu").rates is None
+
+
+def test_rates_that_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("the card is full")
+
+    monkeypatch.setattr(torch, "mm", full)
+    assert probe("cpu", rates=True).rates == "OutOfMemoryError: the card is full"
 
 
 def test_lines_are_aligned_and_wrapped() -> None:
