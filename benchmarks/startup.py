@@ -27,7 +27,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 PLUGIN = "loraperf"
-ROUNDS = 15
+ROUNDS = 50
 ADDED_LIMIT_MS = 15.0
 HEAVY = ("torch", "numpy", "diffsynth", "scipy", "safetensors", "pynvml", "wrapt")
 UNWANTED_SETTINGS = ("PYTEST_", "PYTHONDONTWRITEBYTECODE")  # they change what is loaded, or how fast

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +227,7 @@ def _add_effect(parser: argparse.ArgumentParser) -> None:
 def _effect(given: argparse.Namespace) -> int:
     from pytest_loraperf.effect import run_effect  # noqa: PLC0415 - imports torch
 
-    settings = replace(_settings(given, EFFECT_OPTIONS), adapters=tuple(given.adapters))
+    settings = _settings(given, EFFECT_OPTIONS)._replace(adapters=tuple(given.adapters))
     min_gain = _gain("--min-gain", given.min_gain)
     check_files(settings, "--")
     results = run_effect(settings, given.command, given.strategies, min_gain, _tell, print)
@@ -315,7 +314,7 @@ def _bench(given: argparse.Namespace) -> int:
 
     settings = _settings(given, BENCH_OPTIONS)
     if given.rounds is None:
-        settings = replace(settings, rounds=BENCH_ROUNDS)
+        settings = settings._replace(rounds=BENCH_ROUNDS)
     check_files(settings, "--")
     sweeps = tuple(map(parse_sweep, given.sweep))
     check_sweep(given.batch, sweeps, given.plot, settings.files.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -27,9 +26,8 @@ MIN_ROUNDS = 3
 ACTIONS = {"bool": "store_true", "linelist": "append", "string": "store"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the options ask for, resolved once.
+class Settings(NamedTuple):
+    """What the options ask for, resolved once; a tuple, since a frozen dataclass of so many costs start-up.
 
     ``gpu_budget``, ``leak_limit`` and ``offload_limit`` are in bytes; ``max_seconds`` are of measuring one arm of
     one test.
@@ -73,8 +71,7 @@ class Settings:
 
     def with_absolute_files(self) -> Settings:
         """Return these settings with files that stay where they are, wherever tests go."""
-        return replace(
-            self,
+        return self._replace(
             json=_absolute(self.json),
             benchmark_json=_absolute(self.benchmark_json),
             html=_absolute(self.html),

@@ -46,7 +46,7 @@ FULL_MODEL_NEEDS = 44 * 2**30
 """Bytes of VRAM that the full synthetic model needs in bf16 with its LoRA attached, with room."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)  # what nobody asks for costs start-up
 class TestRecord:
     """One test as it runs: what it asks for, what it called, what it was charged, what was found.
 
@@ -89,7 +89,7 @@ class TestRecord:
             workload.let_go()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Session:
     """One run.
 

@@ -40,7 +40,7 @@ def run_forecast(
     Raises:
         LoraperfError: a name, the model, an adapter or the request cannot be used.
     """
-    session = Session(replace(settings, forecast=True), tell=tell, command=command)
+    session = Session(settings._replace(forecast=True), tell=tell, command=command)
     model = session.model()
     request = session.request(model).with_changes(**changes)
     chosen = dict.fromkeys(session.strategies.select(names))
