@@ -9,8 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 RESULTS = Path(__file__).parent / "h100" / "offload.json"
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "offload.svg"
 RESIDENT = "fused_then_quantize"
@@ -30,6 +28,8 @@ def faster_with_more(found: dict[str, Any], noise: float = 0.02) -> bool:
 
 def draw(found: dict[str, Any], file: Path) -> None:
     """Draw seconds a generation, and what bounds them, against the card's size."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - the tables of the documents do without
+
     measured = limits(found)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
