@@ -417,7 +417,7 @@ def _read(option: Option, found: str | bool | Sequence[str], source: str, folder
 def early_order_mode(config: pytest.Config) -> str:
     """Return ``--loraperf-order`` before the settings are resolved, not checked yet."""
     given = getattr(config.known_args_namespace, "loraperf_order", None)
-    return str(given or config.getini("loraperf_order") or Settings.order).strip()
+    return str(given or config.getini("loraperf_order") or Settings().order).strip()
 
 
 def early_gpus(config: pytest.Config) -> tuple[str, ...]:
