@@ -54,11 +54,10 @@ def _follow(session: Session, record: TestRecord) -> None:
     bench, name, wanted = record.bench, record.strategy, session.settings.json or session.settings.html
     if not wanted or bench is None or name is None or not record.requests or bench.arms[name].timeline is not None:
         return
-    import torch  # noqa: PLC0415 - where a pipeline was built it is imported
 
     try:
         bench.arms[name].timeline = bench.follow(name, record.requests[0])
-    except (LoraperfError, torch.OutOfMemoryError) as error:
+    except Exception as error:  # noqa: BLE001 - all gates are judged; this draws a chart
         session.notes[f"{name}: its memory over a generation is not known: {said(error)}"] = None
 
 

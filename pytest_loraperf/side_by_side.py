@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 
 from pytest_loraperf.claims import CLAIMS, REPORTED, Claim, Loads
@@ -41,7 +41,7 @@ def read_libraries(files: Sequence[Path]) -> dict[str, Results]:
                 "or see what changed from one to the other with loraperf compare"
             )
         found[library] = path, results
-    for (first, base), (second, new) in pairwise(found.values()):
+    for (first, base), (second, new) in combinations(found.values(), 2):
         differences = one_line(", ".join(_differences(base, new)))
         if differences:
             raise LoraperfError(

@@ -27,15 +27,22 @@ def plan_lines(results: Results) -> Iterator[str]:
         yield f"plan: none of {len(found)} fits {card}; the smallest is {told(least, found)}"
 
 
+WRONG = ("equivalence", "lora-effect")
+"""The codes of verdicts on what a strategy gives; others are on what it takes."""
+
+
 def usable(results: Results) -> dict[str, tuple[float, int]]:
     """Return what could be recommended: seconds a generation, and the bytes that a card must have, by name.
 
-    Strategies that failed, and known mistakes, are no plan; nor is the control, which has no LoRA.
+    Strategies that failed or give another output, and known mistakes, are no plan; nor is the control, which has
+    no LoRA.
     """
+    wrong = {each.strategy for each in results.verdicts if each.status == "FAIL" and each.code in WRONG}
     return {
         name: (each.latency.median_s, each.need)
         for name, each in results.strategies.items()
-        if each.latency is not None and each.need and not each.error and not each.mistake and name != CONTROL
+        if each.latency is not None and each.need and not each.error and not each.mistake
+        if name not in {CONTROL, *wrong}
     }
 
 

@@ -62,7 +62,7 @@ def test_script_edits_an_image_with_the_lora_that_is_named(
     Image.new("RGB", (64, 64), (255, 0, 0)).save(tmp_path / "in.png")
     given = ["--synthetic", "--device", "cpu", "--steps", "2", "--image", "in.png", "--output"]
     pictures = []
-    for name, more in (("a.png", []), ("b.png", ["--lora", "a.safetensors", "--alpha", "0"])):
+    for name, more in (("a.png", []), ("b.png", ["--lora", "a-synthetic.safetensors", "--alpha", "0"])):
         script = "Qwen-Image-Edit-LoRA-Ghost-LowVRAM-Optimized.py"
         run_here(script, *given, name, *more, cwd=tmp_path, monkeypatch=monkeypatch)
         pictures.append((tmp_path / name).read_bytes())

@@ -8,7 +8,7 @@ import pytest
 from sample_results import EIGHT, GIB
 
 from pytest_loraperf.report.plan import plan_lines
-from pytest_loraperf.report.results import Results
+from pytest_loraperf.report.results import Results, VerdictRecord
 from pytest_loraperf.verdict.gates import judge_card
 
 
@@ -38,6 +38,23 @@ def test_a_strategy_that_failed_is_no_plan() -> None:
     broken = replace(EIGHT.strategies["fused_then_quantize"], error="it failed")
     results = replace(EIGHT, strategies={**EIGHT.strategies, "fused_then_quantize": broken})
     assert "fused_then_quantize" not in within(80, results)[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "left_out"),
+    [
+        ("lora-effect", "FAIL", True),
+        ("equivalence", "FAIL", True),
+        ("latency", "FAIL", False),
+        ("equivalence", "PASS", False),
+    ],
+)
+def test_a_strategy_that_gives_something_else_is_no_plan(code: str, status: str, left_out: bool) -> None:
+    verdict = VerdictRecord(
+        nodeid="t", strategy="fused_then_quantize", code=code, status=status, message="it was measured"
+    )
+    (found,) = within(80, replace(EIGHT, verdicts=(verdict,)))
+    assert ("is fused_then_quantize:" not in found) is left_out
 
 
 def test_a_test_over_the_card_is_told_what_fits() -> None:

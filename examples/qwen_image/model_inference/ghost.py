@@ -80,7 +80,7 @@ def synthetic(given: argparse.Namespace, weights_on: str) -> QwenImagePipeline:
         pipe.vae = build_synthetic("tiny", seed=0, device=given.device, weights_on=weights_on).vae
     if given.lora is None:
         layers = inside(linear_shapes(pipe.dit), repeated_blocks(pipe.dit))
-        path = Path(given.output).with_suffix(".safetensors")
+        path = Path(given.output).with_name(f"{Path(given.output).stem}-synthetic.safetensors")
         given.lora = write_synthetic_adapter(path, weight_norms(pipe.dit, layers))
     return pipe
 
