@@ -330,7 +330,8 @@ def _bench(given: argparse.Namespace) -> int:
         write_benchmarks(settings.benchmark_json, results)
     _write_page(settings, results)
     failed = any(verdict.status == "FAIL" for verdict in results.verdicts)
-    return FINDING if failed or any(each.error for each in results.strategies.values()) else FINE
+    errors = [*(each.error for each in results.strategies.values()), *(each.error for each in results.sweep)]
+    return FINDING if failed or any(errors) else FINE
 
 
 def _write_page(settings: Settings, results: Results) -> None:

@@ -23,8 +23,10 @@ def check_files(settings: Settings, prefix: str = "--loraperf-") -> None:
     given = {f"{prefix}{name}": path for name, path in settings.files.items()}
     for flag, path in given.items():
         check_writable(path, flag)
-    if len(given) > len({path.resolve() for path in given.values()}):
-        raise LoraperfError(f"{' and '.join(given)} name the same file; give each a file of its own")
+    for path in given.values():
+        same = [flag for flag, other in given.items() if other.resolve() == path.resolve()]
+        if len(same) > 1:
+            raise LoraperfError(f"{' and '.join(same)} name the same file; give each a file of its own")
     if settings.html is not None:
         from pytest_loraperf.page.files import check_page  # noqa: PLC0415 - only where a report is asked for
 
