@@ -8,14 +8,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from pytest_loraperf.arm import Arm, Output
 from pytest_loraperf.backends.parking import Parked, parking_seconds
 from pytest_loraperf.backends.protocol import (
     Backend,
@@ -55,82 +57,6 @@ HOST_MARGIN = 2**32
 """Bytes of host memory that parking leaves free: what is pinned cannot be swapped out."""
 
 Tell = Callable[[str], None]
-
-
-@dataclass
-class Arm:
-    """One strategy's pipeline, and what is known of it.
-
-    ``pipeline`` is None while it is not on the device; ``parked`` is the pipeline then, if it is in host memory,
-    and ``berth`` where it is, kept for the next time.
-    ``first_generation`` is the seconds of the very first one, which compiles and allocates; ``timeline`` is the
-    memory over one that was only looked at, and ``counts`` what each request computes and moves, by the key of
-    the request but for its seed, where those were asked for.
-    """
-
-    recipe: Recipe
-    pipeline: Any = None
-    parked: Any = None
-    berth: Parked | None = None
-    setup: list[StepRecord] = field(default_factory=list)
-    setup_peak: Peak = field(default_factory=Peak)
-    runtime_peak: Peak = field(default_factory=Peak)
-    matches: tuple[Match, ...] = ()
-    gains: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
-    first_call: dict[str, float] = field(default_factory=dict)
-    first_generation: float | None = None
-    timeline: Timeline | None = None
-    counts: dict[str, Counts] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The strategy's name."""
-        return self.recipe.strategy.name
-
-    @property
-    def resident(self) -> int:
-        """Bytes that it holds once it is built."""
-        return self.setup_peak.resident
-
-    @property
-    def alone(self) -> bool:
-        """Whether it wants the device for itself: DiffSynth offloads by what the whole device has in use."""
-        steps = self.recipe.strategy.steps
-        return any(step.kind is StepKind.OFFLOAD and step.scheme not in ("stream", "group") for step in steps)
-
-    @property
-    def running(self) -> int:
-        """Bytes that it needs once it is built."""
-        return max(self.resident, self.runtime_peak.needed)
-
-    @property
-    def need(self) -> int:
-        """Bytes that it needs at most, as far as known."""
-        return max(self.setup_peak.needed, self.runtime_peak.needed)
-
-    @property
-    def compiles(self) -> bool:
-        """Whether its first call compiles."""
-        return self.recipe.strategy.has(StepKind.COMPILE)
-
-    @property
-    def rebuild_seconds(self) -> float:
-        """Seconds until it is as it was if it is dropped: its set-up, and the generation that compiles it."""
-        compiling = self.first_generation if self.compiles else None
-        return sum(step.seconds for step in self.setup) + (compiling or 0.0)
-
-
-@dataclass(frozen=True)
-class Output:
-    """A kept output: latents as float32 in host memory, and the image where there is a VAE.
-
-    ``dtype`` is the name of that in which the latents were generated, such as ``bfloat16``.
-    """
-
-    latents: torch.Tensor
-    image: Any = None
-    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -195,7 +121,7 @@ class Bench:
         known = [arm for arm in arms.values() if arm is not None]
         if self.shop.device.is_cuda and not self._fit(known):
             return False
-        for arm in sorted(known, key=_shrinks, reverse=True):
+        for arm in sorted(known, key=attrgetter("shrinks"), reverse=True):
             if arm.pipeline is None:
                 self._make_room(arm, keep=tuple(arms))
             self.arm(arm.name)
@@ -206,7 +132,8 @@ class Bench:
             return False
         room = self.shop.device.total - VRAM_MARGIN
         held = 0
-        for arm in sorted(arms, key=_shrinks, reverse=True):
+        # What shrinks most is built first, while there is room.
+        for arm in sorted(arms, key=attrgetter("shrinks"), reverse=True):
             if held + arm.setup_peak.needed > room:
                 return False
             held += arm.running
@@ -494,8 +421,3 @@ class Bench:
         norms = weight_norms(module, names=self.shop.backend.lora_targets(pipeline))
         write_synthetic_adapter(path, norms, device=self.shop.device.torch_name)
         return read_adapter(AdapterSource(path))
-
-
-def _shrinks(arm: Arm) -> int:
-    """By how much it needs less once it is built: what shrinks most is built first, while there is room."""
-    return arm.setup_peak.needed - arm.running

@@ -17,7 +17,8 @@ from pytest_loraperf.measure.memory import Meter
 from pytest_loraperf.verdict.spent import Spent
 
 if TYPE_CHECKING:
-    from pytest_loraperf.bench import Arm, Bench
+    from pytest_loraperf.arm import Arm
+    from pytest_loraperf.bench import Bench
     from pytest_loraperf.request import Request
 
 Call = tuple[str, int]

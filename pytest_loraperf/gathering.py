@@ -34,7 +34,8 @@ from pytest_loraperf.verdict.decision import estimate, median_interval
 from pytest_loraperf.workloads import StrategyWorkload
 
 if TYPE_CHECKING:
-    from pytest_loraperf.bench import Arm, Bench
+    from pytest_loraperf.arm import Arm
+    from pytest_loraperf.bench import Bench
     from pytest_loraperf.session import Session
 
 

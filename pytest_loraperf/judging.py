@@ -19,7 +19,8 @@ from pytest_loraperf.verdict.gates import judge_card, judge_faster, judge_latenc
 from pytest_loraperf.verdict.spent import Spent
 
 if TYPE_CHECKING:
-    from pytest_loraperf.bench import Arm, Bench
+    from pytest_loraperf.arm import Arm
+    from pytest_loraperf.bench import Bench
     from pytest_loraperf.measure.ledger import Charge
     from pytest_loraperf.measure.rounds import Workload
     from pytest_loraperf.request import Request

@@ -9,7 +9,7 @@ from pytest_loraperf.errors import clear_frames, said
 from pytest_loraperf.limits import Limit, limit_of, mean
 
 if TYPE_CHECKING:
-    from pytest_loraperf.bench import Arm
+    from pytest_loraperf.arm import Arm
     from pytest_loraperf.request import Request
     from pytest_loraperf.session import Session
     from pytest_loraperf.workloads import StrategyWorkload

@@ -23,7 +23,8 @@ from typing import Any
 
 import torch
 
-from pytest_loraperf.bench import Arm, Bench
+from pytest_loraperf.arm import Arm
+from pytest_loraperf.bench import Bench
 from pytest_loraperf.gpu import nvml
 from pytest_loraperf.lora import Match
 from pytest_loraperf.measure.ledger import Ledger, Peak

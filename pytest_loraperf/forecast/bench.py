@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from pytest_loraperf.arm import Arm
 from pytest_loraperf.backends import load_backend
 from pytest_loraperf.backends.protocol import Choices, Generation
 from pytest_loraperf.backends.registry import DEFAULT
-from pytest_loraperf.bench import Arm, Bench, Workshop
+from pytest_loraperf.bench import Bench, Workshop
 from pytest_loraperf.breakdown import Call, PeakFinder
 from pytest_loraperf.forecast.card import Card
 from pytest_loraperf.forecast.meter import ForecastMeter

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pytest_loraperf.arm import Arm
 from pytest_loraperf.backends.protocol import Choices, StepRecord
 from pytest_loraperf.backends.registry import DEFAULT
-from pytest_loraperf.bench import Arm
 from pytest_loraperf.breakdown import spent
 from pytest_loraperf.errors import AdapterError, ModelError, said
 from pytest_loraperf.forecast.bench import ForecastBench, forecast_bench
