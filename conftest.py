@@ -17,9 +17,12 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def not_on_github() -> Iterator[None]:
-    """Keep runs in runs from writing annotations and summaries where these tests run on GitHub themselves."""
+def as_anywhere() -> Iterator[None]:
+    """Let tests see neither the GitHub job they run in, where runs in runs would write, nor a terminal's width.
+
+    In a worker of pytest-xdist ``COLUMNS`` is 80, whatever the terminal.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
+        for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE", "COLUMNS"):
             patch.delenv(name, raising=False)
         yield

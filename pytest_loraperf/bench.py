@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
+from pytest_loraperf.adapters import Adapters
 from pytest_loraperf.arm import Arm, Output
 from pytest_loraperf.backends.parking import Parked, parking_seconds
 from pytest_loraperf.backends.protocol import (
@@ -27,20 +26,10 @@ from pytest_loraperf.backends.protocol import (
     StepEffect,
     StepRecord,
 )
-from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError, clear_frames, out_of_memory
+from pytest_loraperf.errors import LoraperfError, StrategyError, clear_frames, out_of_memory
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.host import spare_memory
 from pytest_loraperf.limits import Counts
-from pytest_loraperf.lora import (
-    Adapter,
-    AdapterSource,
-    Match,
-    match_adapter,
-    parse_source,
-    read_adapter,
-    weight_norms,
-    write_synthetic_adapter,
-)
 from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.ledger import Ledger, Peak
 from pytest_loraperf.measure.operations import OperationCounter
@@ -83,13 +72,14 @@ class Bench:
     def __init__(self, shop: Workshop, model: ModelSpec, adapters: Sequence[str | Path] = ()) -> None:
         self.shop = shop
         self.model = model
-        self.sources = tuple(parse_source(str(adapter)) for adapter in adapters)
+        self.adapters = self._read_by(adapters)
         self.arms: dict[str, Arm] = {}
         self.comparisons: dict[tuple[str, str], Distances] = {}
-        self._adapters: tuple[Adapter, ...] | None = None
         self._outputs: dict[tuple[str, str], Output] = {}
         self._effect: EffectProbe | None = None
-        self._folder: TemporaryDirectory[str] | None = None
+
+    def _read_by(self, named: Sequence[str | Path]) -> Adapters:
+        return Adapters(self.model, named, self.shop.backend, self.shop.device.torch_name)
 
     def arm(self, name: str) -> Arm:
         """Return the arm of this strategy, built.
@@ -226,20 +216,6 @@ class Bench:
             self.generate(name, request)
         return self._outputs[name, request.key]
 
-    def read_adapters(self) -> None:
-        """Read the adapter files that were named, so that a model is not built in vain for one that is damaged.
-
-        Raises:
-            AdapterError: one cannot be read.
-        """
-        if self._adapters is None and self.sources:
-            self._adapters = tuple(map(read_adapter, self.sources))
-
-    @property
-    def named_adapters(self) -> tuple[Adapter, ...]:
-        """The adapters of the files that were named, read; none where a synthetic one stands for them."""
-        return (self._adapters or ()) if self.sources else ()
-
     def release(self, name: str) -> None:
         """Let go of the pipeline of an arm that is not needed again; what is known of it stays."""
         arm = self.arms.get(name)
@@ -257,8 +233,7 @@ class Bench:
         """Give everything back."""
         for name in self.arms:
             self.release(name)
-        if self._folder is not None:
-            self._folder.cleanup()
+        self.adapters.close()
 
     def _new_arm(self, name: str) -> Arm:
         shop, strategy = self.shop, self.shop.strategies.find(name)
@@ -369,8 +344,7 @@ class Bench:
 
         self._step(arm, None, build)
         if strategy.uses_lora:
-            arm.matches = self._match(arm.pipeline)
-            self._take_base(arm)
+            self._match(arm)
         for step in strategy.steps:
             self._step(arm, step, partial(shop.backend.apply, arm.pipeline, step, arm.matches))
         if self._effect is not None and not arm.gains:
@@ -396,28 +370,17 @@ class Bench:
         arm.setup_peak.allocated = max(arm.setup_peak.allocated, peak.allocated)
         arm.setup_peak.resident = peak.resident
 
-    def _take_base(self, arm: Arm) -> None:
-        """See the layers without LoRA, once: they are the same in every arm."""
-        if self._effect is None:
-            effect = EffectProbe(arm.matches)
-            with self.shop.ledger.aside(self._holder("effect")):
-                self.shop.backend.take_base(arm.pipeline, effect)
-            self._effect = effect
+    def _match(self, arm: Arm) -> None:
+        """Find the layers that the LoRA is for, and see them without it, once: they are the same in every arm.
 
-    def _match(self, pipeline: Any) -> tuple[Match, ...]:
-        shapes = self.shop.backend.lora_shapes(pipeline)
-        self.read_adapters()
-        if self._adapters is None:
-            self._adapters = (self._synthetic(pipeline),)
-        return tuple(match_adapter(adapter, shapes) for adapter in self._adapters)
+        No arm is charged for it: the adapters are read for the first one, and serve all.
+        """
+        with self.shop.ledger.aside(self._holder("effect")):
+            arm.matches = self.adapters.match(arm.pipeline)
+            if self._effect is None:
+                self._effect = self._base_of(arm)
 
-    def _synthetic(self, pipeline: Any) -> Adapter:
-        """Write a seeded adapter for the model, and read the file, since nobody named one."""
-        module = getattr(pipeline, "dit", None) or getattr(pipeline, "transformer", None)
-        if module is None:
-            raise ModelError(f"{self.model}: no adapter was given, and there is no dit to make one for")
-        self._folder = TemporaryDirectory(prefix="loraperf-")
-        path = Path(self._folder.name) / "synthetic.safetensors"
-        norms = weight_norms(module, names=self.shop.backend.lora_targets(pipeline))
-        write_synthetic_adapter(path, norms, device=self.shop.device.torch_name)
-        return read_adapter(AdapterSource(path))
+    def _base_of(self, arm: Arm) -> EffectProbe | None:
+        effect = EffectProbe(arm.matches)
+        self.shop.backend.take_base(arm.pipeline, effect)
+        return effect

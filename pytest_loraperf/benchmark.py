@@ -149,5 +149,5 @@ def _loras(bench: Bench) -> Sequence[Lora]:
             adapter.source.scale,
             adapter.convention in PLAIN and all(layer.alpha is None for layer in adapter.layers.values()),
         )
-        for adapter in bench.named_adapters
+        for adapter in bench.adapters.named
     ]

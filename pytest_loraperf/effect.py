@@ -47,7 +47,7 @@ def run_effect(
     session = Session(settings, tell=tell, command=command)
     chosen = _using_lora(session.strategies, names)
     bench = session.bench()
-    bench.read_adapters()
+    bench.adapters.read()
     try:
         for strategy in chosen:
             _look(session, bench, strategy.name, min_gain)

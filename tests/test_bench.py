@@ -249,10 +249,10 @@ def test_an_arm_that_is_released_is_gone_and_known(bench: Bench, backend: Preten
 
 
 def test_adapter_files_are_read_before_a_model_is_built(bench: Bench, tmp_path: Path) -> None:
-    bench.read_adapters()  # none was named
+    bench.adapters.read()  # none was named
     named = Bench(bench.shop, bench.model, [tmp_path / "no.safetensors"])
     with pytest.raises(LoraperfError, match="cannot be read: No such file"):
-        named.read_adapters()
+        named.adapters.read()
 
 
 def test_two_that_fit_are_together_whatever_their_order(bench: Bench) -> None:

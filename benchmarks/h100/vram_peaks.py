@@ -26,7 +26,6 @@ import torch
 from pytest_loraperf.arm import Arm
 from pytest_loraperf.bench import Bench
 from pytest_loraperf.gpu import nvml
-from pytest_loraperf.lora import Match
 from pytest_loraperf.measure.ledger import Ledger, Peak
 from pytest_loraperf.measure.memory import meter_for
 from pytest_loraperf.models import parse_model
@@ -68,13 +67,12 @@ class LoggingLedger(Ledger):
 class PlainBench(Bench):
     """Builds strategies without looking for the LoRA's effect: its products would take memory in between."""
 
-    def _take_base(self, arm: Arm) -> None:
-        pass
-
-    def _match(self, pipeline: Any) -> tuple[Match, ...]:
-        found = super()._match(pipeline)
+    def _match(self, arm: Arm) -> None:
+        super()._match(arm)
         clean_up()
-        return found
+
+    def _base_of(self, arm: Arm) -> None:
+        """Look at no outputs."""
 
 
 def clean_up() -> None:

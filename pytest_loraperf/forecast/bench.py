@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pytest_loraperf.adapters import Adapters
 from pytest_loraperf.arm import Arm
 from pytest_loraperf.backends import load_backend
 from pytest_loraperf.backends.protocol import Choices, Generation
@@ -32,8 +33,8 @@ class ForecastBench(Bench):
     def __init__(
         self, shop: Workshop, model: ModelSpec, adapters: Sequence[str | Path], meter: ForecastMeter
     ) -> None:
-        super().__init__(shop, model, adapters)
         self._meter = meter
+        super().__init__(shop, model, adapters)
         self.largest_call: Call | None = None
 
     def run(self, name: str, request: Request, tick: Tick = NO_TICK) -> Generation:
@@ -46,13 +47,20 @@ class ForecastBench(Bench):
         self.largest_call = finder.found
         return generation
 
-    def _take_base(self, arm: Arm) -> None:
+    def _read_by(self, named: Sequence[str | Path]) -> Adapters:
+        return ShapedAdapters(self.model, named, self.shop.backend, self.shop.device.torch_name)
+
+    def _base_of(self, arm: Arm) -> None:
         """Leave it: outputs of layers have no values here."""
 
-    def _synthetic(self, pipeline: Any) -> Adapter:
-        shapes = self.shop.backend.lora_shapes(pipeline)
-        with self._meter.watching():
-            layers = {name: _layer(name, *shapes[name]) for name in self.shop.backend.lora_targets(pipeline)}
+
+class ShapedAdapters(Adapters):
+    """A synthetic one of the right shapes, without values."""
+
+    def synthetic(self, pipeline: Any) -> Adapter:
+        """Return an adapter like the one that a measurement makes; no file is written."""
+        shapes = self.backend.lora_shapes(pipeline)
+        layers = {name: _layer(name, *shapes[name]) for name in self.backend.lora_targets(pipeline)}
         return Adapter(AdapterSource(Path("synthetic.safetensors")), "diffsynth", layers)
 
 

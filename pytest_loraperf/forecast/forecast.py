@@ -75,7 +75,7 @@ class Forecaster:
             )
         strategy = self.strategies.find(name)
         bench = forecast_bench(self.card, model, adapters, self.strategies, self.choices, self.tell, self.backend)
-        bench.read_adapters()
+        bench.adapters.read()
         error = None
         try:
             self.tell(f"{name}: building {model} without values")
@@ -92,7 +92,7 @@ class Forecaster:
             name=strategy.name,
             model=model,
             request=request,
-            adapters=tuple(f"{source.path.name}:{source.scale:g}" for source in bench.sources),
+            adapters=tuple(f"{source.path.name}:{source.scale:g}" for source in bench.adapters.sources),
             steps=tuple(map(str, recipe.strategy.steps)),
             scheme=recipe.scheme,
             scheme_reason=recipe.scheme_reason,

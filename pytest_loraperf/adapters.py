@@ -1,0 +1,78 @@
+"""The adapters of a bench: the files that were named, else a synthetic one made for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pytest_loraperf.backends.protocol import Backend
+from pytest_loraperf.errors import ModelError
+from pytest_loraperf.lora import (
+    Adapter,
+    AdapterSource,
+    Match,
+    match_adapter,
+    parse_source,
+    read_adapter,
+    weight_norms,
+    write_synthetic_adapter,
+)
+from pytest_loraperf.models import ModelSpec
+
+
+class Adapters:
+    """Reads each file once, and finds the layers of a pipeline that it is for."""
+
+    def __init__(self, model: ModelSpec, named: Iterable[str | Path], backend: Backend, device: str) -> None:
+        """``device`` is where the values of a synthetic adapter are drawn, by torch's name for it."""
+        self.model = model
+        self.sources = tuple(parse_source(str(adapter)) for adapter in named)
+        self.backend = backend
+        self._device = device
+        self._read: tuple[Adapter, ...] | None = None
+        self._folder: TemporaryDirectory[str] | None = None
+
+    def read(self) -> None:
+        """Read the files that were named, so that a model is not built in vain for one that is damaged.
+
+        Raises:
+            AdapterError: one cannot be read.
+        """
+        if self._read is None and self.sources:
+            self._read = tuple(map(read_adapter, self.sources))
+
+    @property
+    def named(self) -> tuple[Adapter, ...]:
+        """The adapters of the files that were named, read; none where a synthetic one stands for them."""
+        return (self._read or ()) if self.sources else ()
+
+    def match(self, pipeline: Any) -> tuple[Match, ...]:
+        """Return which of a pipeline's layers each adapter changes.
+
+        Raises:
+            AdapterError: a file cannot be read, or fits no layer.
+            ModelError: no file was named, and the pipeline has nothing to make an adapter for.
+        """
+        shapes = self.backend.lora_shapes(pipeline)
+        self.read()
+        if self._read is None:
+            self._read = (self.synthetic(pipeline),)
+        return tuple(match_adapter(adapter, shapes) for adapter in self._read)
+
+    def synthetic(self, pipeline: Any) -> Adapter:
+        """Write a seeded adapter for the model, and read the file, since nobody named one."""
+        module = getattr(pipeline, "dit", None) or getattr(pipeline, "transformer", None)
+        if module is None:
+            raise ModelError(f"{self.model}: no adapter was given, and there is no dit to make one for")
+        self._folder = TemporaryDirectory(prefix="loraperf-")
+        path = Path(self._folder.name) / "synthetic.safetensors"
+        norms = weight_norms(module, names=self.backend.lora_targets(pipeline))
+        write_synthetic_adapter(path, norms, device=self._device)
+        return read_adapter(AdapterSource(path))
+
+    def close(self) -> None:
+        """Remove the file of a synthetic adapter."""
+        if self._folder is not None:
+            self._folder.cleanup()
