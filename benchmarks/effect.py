@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.cli import main
-from pytest_loraperf.exits import FINDING
+from pytest_loraperf.commands.exits import FINDING
 from pytest_loraperf.lora import linear_shapes, weight_norms, write_synthetic_adapter
 
 OUT = Path(__file__).parent / "cpu" / "effect.json"

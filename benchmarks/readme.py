@@ -17,14 +17,14 @@ from pytest_loraperf.advise.code import Setting, code_for
 from pytest_loraperf.calibrate.calibration import read_calibration
 from pytest_loraperf.calibrate.files import read_file
 from pytest_loraperf.calibrate.table import markdown_lines
-from pytest_loraperf.effect import effect_lines
-from pytest_loraperf.forecast.run import forecast_lines
+from pytest_loraperf.commands.effect import effect_lines
+from pytest_loraperf.commands.forecast import forecast_lines
+from pytest_loraperf.compare.side_by_side import read_libraries, side_by_side
 from pytest_loraperf.models import parse_model
 from pytest_loraperf.report.markdown import markdown_table, replace_block
 from pytest_loraperf.report.results import read_results
 from pytest_loraperf.report.terminal import summary
 from pytest_loraperf.request import Request
-from pytest_loraperf.side_by_side import read_libraries, side_by_side
 from pytest_loraperf.strategies import StepKind, Strategies
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pytest_loraperf.history import MAX_SLOWDOWN
-from pytest_loraperf.reporting import Outputs, run_report
+from pytest_loraperf.commands.reporting import Outputs, run_report
+from pytest_loraperf.compare.history import MAX_SLOWDOWN
 from pytest_loraperf.units import parse_size
 
 ROOT = Path(__file__).parents[1]

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from pytest_loraperf.backends.protocol import Generation
     from pytest_loraperf.backends.synthetic import build_synthetic
     from pytest_loraperf.fixtures import LoraPipeline
-    from pytest_loraperf.race import Race
     from pytest_loraperf.request import Request
+    from pytest_loraperf.run.race import Race
     from pytest_loraperf.strategies import (
         ATTACH,
         COMPILE,
@@ -43,7 +43,7 @@ __all__ = [
 _HOMES = {
     "Generation": "pytest_loraperf.backends.protocol",
     "LoraPipeline": "pytest_loraperf.fixtures",
-    "Race": "pytest_loraperf.race",
+    "Race": "pytest_loraperf.run.race",
     "Request": "pytest_loraperf.request",
     "build_synthetic": "pytest_loraperf.backends.synthetic",
 }

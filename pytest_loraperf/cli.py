@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_loraperf import __version__
+from pytest_loraperf.commands.exits import CUT_OFF, FINDING, FINE, INCONCLUSIVE, USAGE, exits_of
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.exits import CUT_OFF, FINDING, FINE, INCONCLUSIVE, USAGE, exits_of
 from pytest_loraperf.options import ACTIONS, OPTIONS, Option, Settings
 from pytest_loraperf.units import parse_percent, parse_size
 from pytest_loraperf.writable import check_files
@@ -193,7 +193,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(given: argparse.Namespace) -> int:
-    from pytest_loraperf.compare import run_compare  # noqa: PLC0415 - imports numpy
+    from pytest_loraperf.compare.compare import run_compare  # noqa: PLC0415 - imports numpy
     from pytest_loraperf.verdict import Status  # noqa: PLC0415 - imports numpy
 
     max_slowdown = _percentage("--max-slowdown", given.max_slowdown)
@@ -225,7 +225,7 @@ def _add_effect(parser: argparse.ArgumentParser) -> None:
 
 
 def _effect(given: argparse.Namespace) -> int:
-    from pytest_loraperf.effect import run_effect  # noqa: PLC0415 - imports torch
+    from pytest_loraperf.commands.effect import run_effect  # noqa: PLC0415 - imports torch
 
     settings = _settings(given, EFFECT_OPTIONS)._replace(adapters=tuple(given.adapters))
     min_gain = _gain("--min-gain", given.min_gain)
@@ -251,7 +251,7 @@ def _add_forecast(parser: argparse.ArgumentParser) -> None:
 
 
 def _forecast(given: argparse.Namespace) -> int:
-    from pytest_loraperf.forecast.run import run_forecast  # noqa: PLC0415 - imports torch
+    from pytest_loraperf.commands.forecast import run_forecast  # noqa: PLC0415 - imports torch
 
     settings = _settings(given, FORECAST_OPTIONS)
     check_files(settings, "--")
@@ -298,7 +298,7 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(given: argparse.Namespace) -> int:
-    from pytest_loraperf.doctor import examine, lines  # noqa: PLC0415 - start-up
+    from pytest_loraperf.commands.doctor import examine, lines  # noqa: PLC0415 - start-up
 
     checks = examine(given.device, rates=given.rates)
     for line in lines(checks, shutil.get_terminal_size((120, 40)).columns):
@@ -307,10 +307,10 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    from pytest_loraperf.benchmark import Benchmarking, run_benchmark  # noqa: PLC0415 - imports torch
+    from pytest_loraperf.commands.benchmark import Benchmarking, run_benchmark  # noqa: PLC0415 - imports torch
+    from pytest_loraperf.commands.sweep import check_sweep, parse_sweep  # noqa: PLC0415 - start-up
     from pytest_loraperf.report.benchmark_json import write_benchmarks  # noqa: PLC0415
     from pytest_loraperf.report.results import write_results  # noqa: PLC0415
-    from pytest_loraperf.sweep import check_sweep, parse_sweep  # noqa: PLC0415 - start-up
 
     settings = _settings(given, BENCH_OPTIONS)
     if given.rounds is None:
@@ -365,7 +365,7 @@ def _add_stored(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _report(given: argparse.Namespace) -> int:
-    from pytest_loraperf.reporting import Outputs, run_claims, run_report  # noqa: PLC0415 - imports numpy
+    from pytest_loraperf.commands.reporting import Outputs, run_claims, run_report  # noqa: PLC0415 - imports numpy
 
     try:
         budget = None if given.gpu_budget is None else parse_size(given.gpu_budget)
@@ -395,7 +395,7 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
 
 
 def _history(given: argparse.Namespace) -> int:
-    from pytest_loraperf.reporting import run_history  # noqa: PLC0415 - imports numpy
+    from pytest_loraperf.commands.reporting import run_history  # noqa: PLC0415 - imports numpy
 
     run_history(given.files, given.json, _max_slowdown(given), print)
     return FINE

@@ -15,9 +15,9 @@ from pytest_loraperf.strategies import NO_LORA, REFERENCE, SHIPPED, Strategy
 
 if TYPE_CHECKING:
     from pytest_loraperf.backends.protocol import Generation
-    from pytest_loraperf.bench import Bench
-    from pytest_loraperf.race import Race
+    from pytest_loraperf.bench.bench import Bench
     from pytest_loraperf.request import Request
+    from pytest_loraperf.run.race import Race
     from pytest_loraperf.specs import Gates
 
 SESSION = pytest.StashKey[Session]()
@@ -172,7 +172,7 @@ def gpu_workload(request: pytest.FixtureRequest) -> RegisterWorkload:
         pytest.skip("loraperf: gpu_workload takes any callable, and only pipelines are forecast")
 
     def register(function: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> Any:
-        from pytest_loraperf.workloads import CallableWorkload  # noqa: PLC0415 - imports torch
+        from pytest_loraperf.bench.workloads import CallableWorkload  # noqa: PLC0415 - imports torch
 
         label = name or str(getattr(function, "__name__", type(function).__name__))
         if label in record.workloads:
@@ -203,7 +203,7 @@ def lora_race(request: pytest.FixtureRequest) -> RunRace:
         pytest.skip("loraperf: lora_race compares times, and a forecast has none")
 
     def race(*strategies: str, rounds: int | None = None, **callables: Callable[[], object]) -> Race:
-        from pytest_loraperf.race import run_race  # noqa: PLC0415 - imports torch
+        from pytest_loraperf.run.race import run_race  # noqa: PLC0415 - imports torch
 
         session: Session = request.config.stash[SESSION]
         with one_clear_line():

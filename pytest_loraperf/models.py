@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pytest_loraperf.backends.registry import PIPELINES, QWEN_IMAGE
 from pytest_loraperf.errors import ModelError
+from pytest_loraperf.registry import PIPELINES, QWEN_IMAGE
 
 ALLOWED = (
     "synthetic:tiny, synthetic:full, synthetic:PIPELINE:SIZE, pretrained:ORG/NAME, pretrained:FOLDER or "

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pytest_loraperf.backends.registry import BACKENDS, DEFAULT
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.gpu.assign import read_gpus
+from pytest_loraperf.registry import BACKENDS, DEFAULT
 from pytest_loraperf.units import parse_duration, parse_size
 
 if TYPE_CHECKING:

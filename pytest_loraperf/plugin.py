@@ -12,8 +12,8 @@ import pytest
 from pytest_loraperf import fixtures, hookspec
 from pytest_loraperf.errors import LoraperfError, clear_frames, out_of_memory, said
 from pytest_loraperf.fixtures import GATES, RECORD, SESSION, one_clear_line
-from pytest_loraperf.guard import start_guard
-from pytest_loraperf.item import (
+from pytest_loraperf.hooks.guard import start_guard
+from pytest_loraperf.hooks.item import (
     PHASES,
     add_properties,
     fail,
@@ -25,14 +25,7 @@ from pytest_loraperf.item import (
     out_of_card,
     uses_pipeline,
 )
-from pytest_loraperf.markers import MARKERS
-from pytest_loraperf.options import (
-    add_options,
-    early_order_mode,
-    read_settings,
-)
-from pytest_loraperf.session import Session, TestRecord
-from pytest_loraperf.starting import (
+from pytest_loraperf.hooks.starting import (
     ANNOTATIONS,
     LEAKS,
     WORKERS,
@@ -51,6 +44,13 @@ from pytest_loraperf.starting import (
     start_xdist,
     teller,
 )
+from pytest_loraperf.markers import MARKERS
+from pytest_loraperf.options import (
+    add_options,
+    early_order_mode,
+    read_settings,
+)
+from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import CONTROL, Strategies
 from pytest_loraperf.workflow import is_on, no_command
 from pytest_loraperf.writable import check_files
@@ -114,7 +114,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Say in one line what this run is held to."""
-    from pytest_loraperf.report.header import header  # noqa: PLC0415 - only where a header is printed
+    from pytest_loraperf.hooks.header import header  # noqa: PLC0415 - only where a header is printed
 
     return header(config.stash[SESSION])
 
@@ -172,7 +172,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     with session.watch_phase(record, "runtime"):
         result = yield
     if session.has_gates(record):
-        from pytest_loraperf.judging import judge  # noqa: PLC0415 - only where there is a gate
+        from pytest_loraperf.run.judging import judge  # noqa: PLC0415 - only where there is a gate
         from pytest_loraperf.verdict import Status, Verdict  # noqa: PLC0415 - imports numpy
 
         with one_clear_line():
@@ -214,7 +214,7 @@ def pytest_runtest_makereport(
     if (watched or out_of_memory(error) is not None) and not item.config.option.usepdb:
         clear_frames(error)  # pytest keeps the last error, and its frames hold what fills the memory
     if run.journal is not None:
-        from pytest_loraperf.outcome import keep  # noqa: PLC0415 - only where results are written
+        from pytest_loraperf.hooks.outcome import keep  # noqa: PLC0415 - only where results are written
 
         keep(run, None)
     return report
@@ -247,7 +247,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if (run.settings.files or github or run.stored or workers) and not (
         is_worker(config) or config.option.collectonly
     ):
-        from pytest_loraperf.outcome import finish, interrupted  # noqa: PLC0415 - only where there is something to write
+        from pytest_loraperf.hooks.outcome import finish, interrupted  # noqa: PLC0415 - only where there is something to write
 
         try:
             if workers is not None:
@@ -275,7 +275,7 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
     run, workers = config.stash[SESSION], config.stash.get(WORKERS, None)
     if not (run.benches or run.measured or run.forecasts or run.notes or (workers and workers.used)):
         return
-    from pytest_loraperf.outcome import summary_lines  # noqa: PLC0415 - only where there is something
+    from pytest_loraperf.hooks.outcome import summary_lines  # noqa: PLC0415 - only where there is something
 
     lines = summary_lines(run, workers, terminalreporter._tw.fullwidth)  # noqa: SLF001 - pytest offers no other way to the width
     if lines:

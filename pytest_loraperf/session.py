@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from pytest_loraperf.backends.protocol import Choices
     from pytest_loraperf.baseline.stored import Stored
-    from pytest_loraperf.bench import Bench, Workshop
+    from pytest_loraperf.bench.bench import Bench, Workshop
+    from pytest_loraperf.bench.workloads import CallableWorkload
     from pytest_loraperf.forecast.forecast import Forecast, Forecaster
     from pytest_loraperf.gpu.admission import Admission
     from pytest_loraperf.gpu.cap import Cap
     from pytest_loraperf.gpu.device import Device
     from pytest_loraperf.gpu.lock import DeviceLock
-    from pytest_loraperf.journal import Journal
     from pytest_loraperf.limits import Rates
     from pytest_loraperf.measure.leaks import Leaks
     from pytest_loraperf.measure.ledger import Charge, Ledger
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from pytest_loraperf.measure.rounds import Workload
     from pytest_loraperf.models import ModelSpec
     from pytest_loraperf.request import Request
+    from pytest_loraperf.run.journal import Journal
     from pytest_loraperf.specs import Gates
     from pytest_loraperf.verdict import Verdict
-    from pytest_loraperf.workloads import CallableWorkload
 
 FULL_MODEL_NEEDS = 44 * 2**30
 """Bytes of VRAM that the full synthetic model needs in bf16 with its LoRA attached, with room."""
@@ -72,7 +72,7 @@ class TestRecord:
     @property
     def subject(self) -> Workload | None:
         """What the gates of this test measure: its pipeline's generations, else its first workload."""
-        from pytest_loraperf.workloads import StrategyWorkload  # noqa: PLC0415 - imports torch
+        from pytest_loraperf.bench.workloads import StrategyWorkload  # noqa: PLC0415 - imports torch
 
         if self.bench is not None and self.strategy is not None and self.requests:
             return StrategyWorkload(self.bench, self.strategy, tuple(self.requests))
@@ -262,7 +262,7 @@ class Session:
             LoraperfError: the device or the backend cannot be used.
         """
         from pytest_loraperf.backends import load_backend  # noqa: PLC0415 - imports torch
-        from pytest_loraperf.bench import Workshop  # noqa: PLC0415
+        from pytest_loraperf.bench.bench import Workshop  # noqa: PLC0415
 
         return Workshop(
             device=self.device,
@@ -302,7 +302,7 @@ class Session:
         Raises:
             LoraperfError: the model, the device or an adapter's source is not understood.
         """
-        from pytest_loraperf.bench import Bench  # noqa: PLC0415 - imports torch
+        from pytest_loraperf.bench.bench import Bench  # noqa: PLC0415 - imports torch
 
         spec = self.model(model)
         files = self.settings.adapters if adapters is None else tuple(adapters)
@@ -332,8 +332,8 @@ class Session:
 
     def request(self, model: object = None) -> Request:
         """Return the request that a model is called with unless a test says otherwise."""
-        from pytest_loraperf.backends.registry import PIPELINES  # noqa: PLC0415 - start-up
         from pytest_loraperf.models import Synthetic  # noqa: PLC0415 - start-up
+        from pytest_loraperf.registry import PIPELINES  # noqa: PLC0415 - start-up
         from pytest_loraperf.request import FULL_REQUEST, TINY_REQUEST  # noqa: PLC0415
 
         spec = self.model(model)

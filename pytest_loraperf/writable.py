@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,10 @@ from pytest_loraperf.errors import LoraperfError
 
 if TYPE_CHECKING:
     from pytest_loraperf.options import Settings
+
+
+LIBRARIES = ("jinja2", "vl_convert")
+EXTRA = "pip install 'pytest-loraperf[report]'"
 
 
 def check_files(settings: Settings, prefix: str = "--loraperf-") -> None:
@@ -28,8 +33,6 @@ def check_files(settings: Settings, prefix: str = "--loraperf-") -> None:
         if len(same) > 1:
             raise LoraperfError(f"{' and '.join(same)} name the same file; give each a file of its own")
     if settings.html is not None:
-        from pytest_loraperf.page.files import check_page  # noqa: PLC0415 - only where a report is asked for
-
         check_page(settings.html, f"{prefix}html")
 
 
@@ -47,6 +50,20 @@ def check_writable(path: Path, flag: str = "--loraperf-json") -> None:
         reason = error.strerror
     if reason is not None:
         raise LoraperfError(f"{flag}={path}: cannot be written: {reason}")
+
+
+def check_page(path: Path, flag: str) -> None:
+    """Refuse a page or picture that could not be drawn or written at the end.
+
+    ``flag`` is the option that names it.
+
+    Raises:
+        LoraperfError: a library is not installed, or the file cannot be written.
+    """
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        raise LoraperfError(f"{flag}: the report needs {' and '.join(missing)}, not installed here: {EXTRA}")
+    check_writable(path, flag)
 
 
 def _unwritable(path: Path) -> str | None:

@@ -151,8 +151,8 @@ def _read(kind: type[Results], worker: str, data: object) -> Results:
 
 
 def _sent(config: pytest.Config) -> dict[str, Any]:
-    from pytest_loraperf.gathering import gather  # noqa: PLC0415 - imports torch
     from pytest_loraperf.report.schema import to_plain  # noqa: PLC0415
+    from pytest_loraperf.run.gathering import gather  # noqa: PLC0415 - imports torch
 
     run = config.stash[SESSION]
     measured = run.stored.measured if run.stored else {}

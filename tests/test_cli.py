@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_loraperf.cli import main
-from pytest_loraperf.exits import BY_COMMAND
+from pytest_loraperf.commands.exits import BY_COMMAND
 from pytest_loraperf.report.results import Machine, Results, StrategyResult, write_results
 
 TINY = ["bench", "--model", "synthetic:tiny", "--device", "cpu", "--rounds", "3"]

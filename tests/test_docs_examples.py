@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import pytest_loraperf.backends.diffsynth
-import pytest_loraperf.gathering
-import pytest_loraperf.judging
-import pytest_loraperf.race  # noqa: F401 - torch can be imported only once, and inner runs share this process
+import pytest_loraperf.run.gathering
+import pytest_loraperf.run.judging
+import pytest_loraperf.run.race  # noqa: F401 - torch can be imported only once, and inner runs share this process
 from pytest_loraperf.cli import _parser, main
 from pytest_loraperf.options import OPTIONS
 

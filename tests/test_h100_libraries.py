@@ -13,7 +13,7 @@ import pytest
 
 import benchmarks.readme
 from benchmarks.readme import Block
-from pytest_loraperf.claims import REPORTED
+from pytest_loraperf.report.claims import REPORTED
 from pytest_loraperf.report.results import read_results
 
 ROOT = Path(__file__).parents[1]

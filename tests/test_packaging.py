@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -35,21 +36,16 @@ HEAVY = frozenset(
 )
 MAY_IMPORT_PYTEST = (
     "plugin",
-    "options",
-    "markers",
+    "hooks",
     "hookspec",
     "fixtures",
-    "specs",
-    "guard",
-    "starting",
-    "item",
-    "annotations",
     "xdist",
-    "sharing",
-    "leaking",
+    "options",
+    "markers",
+    "specs",
     "order.lint.collector",
 )
-STARTS_LIGHT = ("plugin", "starting", "item", "options", "markers", "hookspec", "fixtures", "session", "guard")
+STARTS_LIGHT = ("plugin", "hooks", "options", "markers", "hookspec", "fixtures", "session")
 ALWAYS_LIGHT = (
     "advise",
     "units",
@@ -126,15 +122,16 @@ def test_run_without_our_fixtures_imports_nothing_heavy(
 
 
 def test_light_modules_import_nothing_heavy_through_others() -> None:
-    names = [name for layer in ALWAYS_LIGHT if layer != "verdict" for name, _ in modules_of(layer)]
-    code = f"import sys, json, {', '.join(names)}; print(json.dumps(list(sys.modules)))"
+    names = {name for layer in ALWAYS_LIGHT if layer != "verdict" for name, _ in modules_of(layer)}
+    names -= {"pytest_loraperf.report.ranking"}  # statistics need numpy
+    code = f"import sys, json, {', '.join(sorted(names))}; print(json.dumps(list(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
     )
     assert set(json.loads(done.stdout)) & HEAVY == set()
 
 
-@pytest.mark.parametrize("name", ["page.write", "reporting", "history"])
+@pytest.mark.parametrize("name", ["page.write", "commands.reporting", "compare.history"])
 def test_reports_of_stored_results_never_import_torch(name: str) -> None:
     code = f"import sys, pytest_loraperf.{name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=PACKAGE.parent).returncode == 0
@@ -226,3 +223,61 @@ def test_light_layer_never_imports_torch(layer: str) -> None:
 def test_pytest_layer_imports_nothing_heavy_at_once(layer: str) -> None:
     found = {name: imported_at_once(file.read_text()) & HEAVY for name, file in modules_of(layer)}
     assert {name: modules for name, modules in found.items() if modules} == {}
+
+
+def rooms() -> dict[str, int]:
+    """Each module and folder of the package, and its row of the table in CONTRIBUTING, counted from the top."""
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    _, _, table = text.partition("| in `pytest_loraperf/` | holds |")
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    return {name.rstrip("/"): row for row, cell in enumerate(rows) for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def own_imports(source: str) -> set[str]:
+    """The modules of the package, and their folders, that a source imports to run, not for types alone."""
+    tree = ast.parse(source)
+    typing = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    found = [
+        node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and id(node) not in typing
+    ]
+    return {name.split(".")[1] for name in found if name.startswith(f"{PACKAGE.name}.")}
+
+
+def test_the_table_of_rooms_names_each_once() -> None:
+    there = {room_of(file) for file in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert set(rooms()) == there
+
+
+def test_imports_point_down_the_table_only() -> None:
+    row = rooms()
+    upwards = [
+        f"{dotted(file)} -> {name}"
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "__init__.py" or file.parent != PACKAGE
+        for name in own_imports(file.read_text(encoding="utf-8"))
+        if row[name] < row[room_of(file)]
+    ]
+    assert upwards == []
+
+
+def test_an_import_upwards_is_seen() -> None:
+    source = """
+from typing import TYPE_CHECKING
+from pytest_loraperf.units import format_size
+if TYPE_CHECKING:
+    from pytest_loraperf.session import Session
+def late():
+    from pytest_loraperf.run.judging import judge
+"""
+    assert own_imports(source) == {"units", "run"}

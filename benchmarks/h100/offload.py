@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from pytest_loraperf.backends import streaming
-from pytest_loraperf.backends.pinned import HostMemory, host_memories
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
+from pytest_loraperf.gpu.pinned import HostMemory, host_memories
 from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session
 

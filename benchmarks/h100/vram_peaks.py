@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from pytest_loraperf.arm import Arm
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.arm import Arm
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.gpu import nvml
 from pytest_loraperf.measure.ledger import Ledger, Peak
 from pytest_loraperf.measure.memory import meter_for

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterator
 
 from docs.generate.markdown import fenced, page, table
-from pytest_loraperf import cli, exits
+from pytest_loraperf import cli
+from pytest_loraperf.commands import exits
 
 
 def command() -> str:

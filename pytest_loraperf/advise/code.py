@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pytest_loraperf.backends.registry import QWEN_IMAGE
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic, UserBuilt
+from pytest_loraperf.registry import QWEN_IMAGE
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Step, StepKind, Strategy
 

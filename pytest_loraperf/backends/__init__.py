@@ -7,8 +7,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from pytest_loraperf.backends.quiet import quiet
-from pytest_loraperf.backends.registry import BACKENDS, DEFAULT, Entry
 from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.registry import BACKENDS, DEFAULT, Entry
 
 if TYPE_CHECKING:
     from pytest_loraperf.backends.protocol import Backend

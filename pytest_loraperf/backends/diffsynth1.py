@@ -15,7 +15,6 @@ from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet
 from pytest_loraperf.backends.recipes import with_compile
-from pytest_loraperf.backends.registry import QWEN_IMAGE
 from pytest_loraperf.backends.synthetic1 import build_synthetic
 from pytest_loraperf.backends.user_built import build_users
 from pytest_loraperf.errors import ModelError
@@ -25,6 +24,7 @@ from pytest_loraperf.lora.effect import EffectProbe
 from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic
 from pytest_loraperf.order.runtime.declared import declared
+from pytest_loraperf.registry import QWEN_IMAGE
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Step, StepKind, Strategy
 

@@ -10,11 +10,11 @@ import torch
 from diffusers.hooks import apply_group_offloading
 from torch._subclasses.fake_tensor import FakeTensor
 
-from pytest_loraperf.backends.parking import tensors_of
 from pytest_loraperf.backends.protocol import StepEffect
 from pytest_loraperf.backends.streaming.copies import CudaCopies
 from pytest_loraperf.backends.streaming.stacks import size_of
 from pytest_loraperf.errors import StrategyError
+from pytest_loraperf.gpu.tensors import tensors_of
 from pytest_loraperf.units import format_size
 
 GROUP = "group"

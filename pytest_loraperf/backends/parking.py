@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from pytest_loraperf.backends.pinned import HostMemory
+from pytest_loraperf.gpu.pinned import HostMemory
+from pytest_loraperf.gpu.tensors import tensors_of
 
 COPYING = 55e9
 """Bytes a second between pinned memory and an H100, measured; the same both ways on an H200 (DeepSpeed #8283)."""
@@ -23,8 +23,6 @@ PINNING = 3e9
 """Bytes a second that can be pinned, page by page: a cautious guess, since in doubt an arm is rebuilt as ever."""
 ALIGNMENT = 512
 """Bytes; torch's own allocator on CUDA rounds up to as many, so that parking takes what the device held."""
-LORA = ("lora_A_weights", "lora_B_weights")
-"""The lists in which DiffSynth's layers keep LoRA weights: neither Parameters nor buffers."""
 
 
 def parking_seconds(size: int, *, pinned: bool) -> float:
@@ -98,23 +96,6 @@ def unpark(parked: Parked) -> None:
 
 def _tensors(pipeline: Any, device_type: str) -> Iterator[Tensor]:
     return (tensor for tensor in tensors_of(pipeline) if tensor.device.type == device_type)
-
-
-def tensors_of(module: Any, *, recurse: bool = True) -> Iterator[Tensor]:
-    """Yield the tensors that a module holds, and those in it: parameters, buffers, LoRA; some perhaps twice."""
-    for part in module.modules() if recurse else (module,):
-        lora = (tensor for name in LORA for tensor in vars(part).get(name, ()))
-        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False), *lora):
-            yield from _parts(tensor)
-
-
-def _parts(tensor: Any) -> Iterator[Tensor]:
-    """Yield the tensors that have memory of their own: those inside of a wrapper such as torchao's."""
-    if is_traceable_wrapper_subclass(tensor):
-        for name in tensor.__tensor_flatten__()[0]:
-            yield from _parts(getattr(tensor, name))
-    else:
-        yield tensor
 
 
 def _storages(tensors: Iterator[Tensor]) -> list[tuple[tuple[Tensor, ...], Tensor]]:

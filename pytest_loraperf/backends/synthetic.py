@@ -8,10 +8,10 @@ import torch
 
 from pytest_loraperf.backends.blocks import repeated_blocks
 from pytest_loraperf.backends.pipelines import describe
-from pytest_loraperf.backends.registry import QWEN_IMAGE
 from pytest_loraperf.backends.weights import fill
 from pytest_loraperf.errors import ModelError
 from pytest_loraperf.models import SIZES, Synthetic, SyntheticSize
+from pytest_loraperf.registry import QWEN_IMAGE
 
 
 def build_synthetic(

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pytest_loraperf.backends.pinned import host_memories
 from pytest_loraperf.backends.streaming.packing import aligned
+from pytest_loraperf.gpu.pinned import host_memories
 
 SMALL = 0.02
 """Standard deviation of biases and embeddings, as in transformers' ``initializer_range``."""

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from pytest_loraperf.arm import Output
     from pytest_loraperf.baseline.judge import Terms
+    from pytest_loraperf.bench.arm import Output
     from pytest_loraperf.session import Session, TestRecord
     from pytest_loraperf.verdict.types import Verdict
 

@@ -127,7 +127,7 @@ def measure(settings: Settings, asked: Calibrating, changes: Mapping[str, Any], 
 
     import torch  # noqa: PLC0415 - a replay needs none
 
-    from pytest_loraperf.workloads import StrategyWorkload  # noqa: PLC0415 - imports torch
+    from pytest_loraperf.bench.workloads import StrategyWorkload  # noqa: PLC0415 - imports torch
 
     try:
         bench = session.bench()

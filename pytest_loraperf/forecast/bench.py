@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from pytest_loraperf.adapters import Adapters
-from pytest_loraperf.arm import Arm
 from pytest_loraperf.backends import load_backend
 from pytest_loraperf.backends.protocol import Choices, Generation
-from pytest_loraperf.backends.registry import DEFAULT
-from pytest_loraperf.bench import Bench, Workshop
-from pytest_loraperf.breakdown import Call, PeakFinder
+from pytest_loraperf.bench.adapters import Adapters
+from pytest_loraperf.bench.arm import Arm
+from pytest_loraperf.bench.bench import Bench, Workshop
+from pytest_loraperf.bench.breakdown import Call, PeakFinder
 from pytest_loraperf.forecast.card import Card
 from pytest_loraperf.forecast.meter import ForecastMeter
 from pytest_loraperf.lora import Adapter, AdapterSource
@@ -23,6 +22,7 @@ from pytest_loraperf.lora.synthetic import RANK
 from pytest_loraperf.measure.ledger import Ledger
 from pytest_loraperf.measure.timing import NO_TICK, Stopwatch, Tick
 from pytest_loraperf.models import ModelSpec
+from pytest_loraperf.registry import DEFAULT
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Strategies
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pytest_loraperf.arm import Arm
 from pytest_loraperf.backends.protocol import Choices, StepRecord
-from pytest_loraperf.backends.registry import DEFAULT
-from pytest_loraperf.breakdown import spent
+from pytest_loraperf.bench.arm import Arm
+from pytest_loraperf.bench.breakdown import spent
 from pytest_loraperf.errors import AdapterError, ModelError, said
 from pytest_loraperf.forecast.bench import ForecastBench, forecast_bench
 from pytest_loraperf.forecast.card import Card
 from pytest_loraperf.models import ModelSpec, Pretrained
+from pytest_loraperf.registry import DEFAULT
 from pytest_loraperf.request import Request
 from pytest_loraperf.strategies import Strategies
 from pytest_loraperf.verdict.spent import Spent

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop
 
-from pytest_loraperf.backends.parking import tensors_of
+from pytest_loraperf.gpu.tensors import tensors_of
 from pytest_loraperf.limits import Counts
 
 aten = torch.ops.aten

@@ -8,9 +8,9 @@ from statistics import median
 
 import torch
 
-from pytest_loraperf.backends.pinned import HostMemory
 from pytest_loraperf.errors import ClockError
 from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.gpu.pinned import HostMemory
 from pytest_loraperf.limits import Rates
 from pytest_loraperf.measure.timing import Call, Stopwatch
 

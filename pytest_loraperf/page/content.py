@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from pytest_loraperf.page.axes import shortened
-from pytest_loraperf.ranking import ranking
+from pytest_loraperf.report.ranking import ranking
 from pytest_loraperf.report.results import ComparisonRecord, Results, VerdictRecord
 from pytest_loraperf.report.table import COLUMNS, NONE, cells, footnotes, with_something
 from pytest_loraperf.units import format_duration, format_size

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from pytest_loraperf.history import Group
+from pytest_loraperf.compare.history import Group
 from pytest_loraperf.page import rows
 from pytest_loraperf.page.axes import CONFIG, labels, shortened
 from pytest_loraperf.page.draw import Spec, svg

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_loraperf.history import Entry
+from pytest_loraperf.compare.history import Entry
 from pytest_loraperf.page.axes import CONFIG, axis, scale
 from pytest_loraperf.page.draw import Spec
 from pytest_loraperf.page.palette import LIGHT

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from pytest_loraperf.history import Group, history_cells
+from pytest_loraperf.compare.history import Group, history_cells
 from pytest_loraperf.page import content
 from pytest_loraperf.page.axes import shortened
 from pytest_loraperf.page.figures import figures, memories, trends

@@ -52,7 +52,7 @@ def _lines(results: Results) -> Iterator[str]:
     yield f"- {escape(one_line(_place(results)))}"
     for note in footnotes(results, titles):
         yield f"- {escape(note)}"
-    from pytest_loraperf.ranking import ranking_lines  # noqa: PLC0415 - imports numpy
+    from pytest_loraperf.report.ranking import ranking_lines  # noqa: PLC0415 - imports numpy
 
     for line in ranking_lines(results):
         yield f"- {escape(line)}"

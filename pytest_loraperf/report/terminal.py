@@ -25,7 +25,7 @@ def summary(results: Results, width: int) -> Iterator[str]:
 
 
 def _ranking(results: Results) -> Iterator[str]:
-    from pytest_loraperf.ranking import ranking_lines  # noqa: PLC0415 - imports numpy
+    from pytest_loraperf.report.ranking import ranking_lines  # noqa: PLC0415 - imports numpy
 
     yield from ranking_lines(results)
 

@@ -13,11 +13,11 @@ from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.latents_only import LatentsOnly, has_image
 from pytest_loraperf.backends.pipelines import describe
 from pytest_loraperf.backends.protocol import Generation
-from pytest_loraperf.backends.registry import QWEN_IMAGE
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.errors import LoraperfError, ModelError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.models import Synthetic, UserBuilt
+from pytest_loraperf.registry import QWEN_IMAGE
 from pytest_loraperf.request import TINY_REQUEST, Request
 
 CPU = Device("cpu", "CPU")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from pytest_loraperf.backends.quantization import FP8
 from pytest_loraperf.backends.synthetic import build_synthetic
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
 from pytest_loraperf.lora import linear_shapes, weight_norms, write_synthetic_adapter
 from pytest_loraperf.options import Settings

@@ -12,7 +12,7 @@ from pytest_loraperf.backends.diffusers import Diffusers
 from pytest_loraperf.backends.group_offloading import BLOCKS, HOOK, _of_the_card, needed
 from pytest_loraperf.backends.group_offloading import LAYERS as LAYER_BY_LAYER
 from pytest_loraperf.backends.protocol import Choices
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.models import parse_model

@@ -11,11 +11,11 @@ import torch
 from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.diffusers import Diffusers
 from pytest_loraperf.backends.pipelines import describe
-from pytest_loraperf.backends.registry import QWEN_IMAGE
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import AdapterSource, match_adapter, read_adapter, weight_norms, write_synthetic_adapter
 from pytest_loraperf.models import Synthetic
+from pytest_loraperf.registry import QWEN_IMAGE
 from pytest_loraperf.request import TINY_REQUEST
 from pytest_loraperf.strategies import ATTACH, FUSE, Step
 from pytest_loraperf.verdict.equivalence import DEFAULT_REL_L2

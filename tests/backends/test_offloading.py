@@ -18,7 +18,7 @@ from pytest_loraperf.backends.latents_only import LatentsOnly
 from pytest_loraperf.backends.offloading import HEADROOM, _module_map, offload
 from pytest_loraperf.backends.quantization import FP8, quantize
 from pytest_loraperf.backends.synthetic import build_synthetic
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session

@@ -16,11 +16,11 @@ from torch import nn
 
 from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.parking import Parked, park, parking_seconds, unpark
-from pytest_loraperf.backends.pinned import HostMemory
 from pytest_loraperf.backends.quantization import quantize
 from pytest_loraperf.backends.synthetic import build_synthetic
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.gpu.pinned import HostMemory
 from pytest_loraperf.options import Settings
 from pytest_loraperf.request import Request
 from pytest_loraperf.session import Session

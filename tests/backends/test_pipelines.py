@@ -14,14 +14,14 @@ import torch
 from pytest_loraperf.backends import pipelines
 from pytest_loraperf.backends.latents_only import has_image
 from pytest_loraperf.backends.pipelines import describe
-from pytest_loraperf.backends.registry import PIPELINES
 from pytest_loraperf.backends.synthetic import build_synthetic
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.errors import ModelError
 from pytest_loraperf.lora import weight_norms, write_synthetic_adapter
 from pytest_loraperf.measure.difference import image_difference
 from pytest_loraperf.models import SIZES, Synthetic
 from pytest_loraperf.options import Settings
+from pytest_loraperf.registry import PIPELINES
 from pytest_loraperf.session import Session
 from pytest_loraperf.strategies import Strategies
 

@@ -13,9 +13,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from pytest_loraperf.backends import pinned, quantization, streaming
+from pytest_loraperf.backends import quantization, streaming
 from pytest_loraperf.backends.diffsynth import DiffSynth
-from pytest_loraperf.backends.pinned import HostMemory, host_memories
 from pytest_loraperf.backends.pipelines import qwen_image
 from pytest_loraperf.backends.protocol import Choices
 from pytest_loraperf.backends.quantization import FP8, front_of, kept_in
@@ -24,9 +23,11 @@ from pytest_loraperf.backends.streaming import pipeline as streaming_pipeline
 from pytest_loraperf.backends.streaming.stacks import split, stacks_of
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.backends.synthetic_sizes import TINY
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.errors import StrategyError
+from pytest_loraperf.gpu import pinned
 from pytest_loraperf.gpu.device import Device
+from pytest_loraperf.gpu.pinned import HostMemory, host_memories
 from pytest_loraperf.options import Settings
 from pytest_loraperf.request import Request
 from pytest_loraperf.session import Session

@@ -20,7 +20,6 @@ from PIL import Image
 
 from pytest_loraperf.backends.latents_only import has_image
 from pytest_loraperf.backends.pipelines import describe, qwen_image
-from pytest_loraperf.backends.registry import QWEN_IMAGE
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.backends.synthetic_sizes import FULL_TEXT_WIDTH, TINY, DitSize
 from pytest_loraperf.backends.tiny_text import SPECIAL_TOKENS, tiny_tokenizer
@@ -28,6 +27,7 @@ from pytest_loraperf.backends.weights import fill
 from pytest_loraperf.errors import ModelError
 from pytest_loraperf.lora import linear_shapes
 from pytest_loraperf.measure.memory import TensorBytes
+from pytest_loraperf.registry import QWEN_IMAGE
 
 BF16 = torch.bfloat16
 QWEN = describe(QWEN_IMAGE)

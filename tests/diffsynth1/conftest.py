@@ -13,11 +13,6 @@ if INSTALLED.startswith("1."):
     # Inner runs of pytester share this process; what 1.1 and its libraries warn of when imported is their business.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import pytest_loraperf.annotations
-        import pytest_loraperf.backends.diffsynth1
-        import pytest_loraperf.gathering
-        import pytest_loraperf.judging
-        import pytest_loraperf.outcome  # noqa: F401
 
 
 @pytest.hookimpl(tryfirst=True)

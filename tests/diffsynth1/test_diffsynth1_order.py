@@ -12,7 +12,7 @@ from diffsynth.lora import GeneralLoRALoader
 from diffsynth.pipelines.qwen_image import QwenImagePipeline
 
 from pytest_loraperf.backends.synthetic1 import build_synthetic
-from pytest_loraperf.guard import OrderGuard
+from pytest_loraperf.hooks.guard import OrderGuard
 from pytest_loraperf.lora import weight_norms, write_synthetic_adapter
 
 LAYER = "transformer_blocks.0.attn.to_q"

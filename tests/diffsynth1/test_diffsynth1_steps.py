@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 
 from pytest_loraperf.backends.diffsynth1 import SCHEMES, DiffSynth1
 from pytest_loraperf.backends.quantization import FP8
-from pytest_loraperf.backends.registry import BACKENDS, PIPELINES
 from pytest_loraperf.backends.synthetic1 import build_synthetic
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import linear_shapes, weight_norms, write_synthetic_adapter
 from pytest_loraperf.models import Synthetic
 from pytest_loraperf.options import Settings
+from pytest_loraperf.registry import BACKENDS, PIPELINES
 from pytest_loraperf.request import TINY_REQUEST
 from pytest_loraperf.session import Session
 from pytest_loraperf.strategies import (

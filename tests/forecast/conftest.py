@@ -5,10 +5,10 @@ import pytest
 # The inner runs of pytester share this process, and torch and torchao can be imported only once in it.
 import pytest_loraperf.backends.diffsynth
 import pytest_loraperf.backends.quantization
-import pytest_loraperf.forecast.judging
-import pytest_loraperf.gathering
-import pytest_loraperf.judging
-import pytest_loraperf.outcome
+import pytest_loraperf.hooks.outcome
+import pytest_loraperf.run.forecast_judging
+import pytest_loraperf.run.gathering
+import pytest_loraperf.run.judging
 from pytest_loraperf.forecast.card import H100
 from pytest_loraperf.forecast.meter import ForecastMeter
 

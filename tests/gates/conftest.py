@@ -5,23 +5,6 @@ import hypothesis.strategies  # noqa: F401
 import pytest
 
 # The inner runs of pytester share this process, and torch can be imported only once in it.
-import pytest_loraperf.annotations
-import pytest_loraperf.backends.diffsynth
-import pytest_loraperf.baseline.golden
-import pytest_loraperf.baseline.judge
-import pytest_loraperf.baseline.latents
-import pytest_loraperf.baseline.measure
-import pytest_loraperf.baseline.stored
-import pytest_loraperf.breakdown
-import pytest_loraperf.gathering
-import pytest_loraperf.judging
-import pytest_loraperf.measure.latents
-import pytest_loraperf.outcome
-import pytest_loraperf.page.write
-import pytest_loraperf.properties
-import pytest_loraperf.race
-import pytest_loraperf.report.benchmark_json
-import pytest_loraperf.report.step_summary  # noqa: F401
 
 CLOCK = """
     import pytest

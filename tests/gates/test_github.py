@@ -186,7 +186,7 @@ def test_other_failures_of_ours_are_annotated_too(pytester: pytest.Pytester) -> 
 def test_a_wrong_order_is_annotated_with_its_calls(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_it="""
-        from pytest_loraperf.guard import GUARD
+        from pytest_loraperf.hooks.guard import GUARD
         from pytest_loraperf.order.runtime.findings import Finding
 
         def test_it(pytestconfig):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.cli import main
 from pytest_loraperf.errors import LoraperfError
 
@@ -139,7 +139,7 @@ def test_a_clock_that_stands_still_is_a_note(clocked: pytest.Pytester) -> None:
 
         @pytest.mark.latency_budget("1h")
         def test_it(fused_pipeline, clock, monkeypatch):
-            import pytest_loraperf.bench as bench
+            import pytest_loraperf.bench.bench as bench
             run = bench.Bench.run
             monkeypatch.setattr(bench.Bench, "run", lambda *given, **more: (clock.spend(1.0), run(*given, **more))[1])
             fused_pipeline(height=64, width=64)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.errors import LoraperfError
 
 CPU = "--loraperf-device=cpu"

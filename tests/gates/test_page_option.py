@@ -59,7 +59,7 @@ def test_without_the_extra_nothing_is_measured(
 ) -> None:
     known = importlib.util.find_spec
     monkeypatch.setattr(
-        "pytest_loraperf.page.files.find_spec", lambda name: None if name == "vl_convert" else known(name)
+        "pytest_loraperf.writable.find_spec", lambda name: None if name == "vl_convert" else known(name)
     )
     pytester.makepyfile("raise SystemExit('collected')")
     if way == "ini":

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 
 from pytest_loraperf.gpu.admission import Admission
+from pytest_loraperf.hooks.sharing import declared
 from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session
-from pytest_loraperf.sharing import declared
 from pytest_loraperf.specs import FasterThan, Gates, LatencyBudget, NeedsGpu, OutputEquivalent, VramBudget
 from pytest_loraperf.strategies import Strategies
 
@@ -69,12 +69,12 @@ CONFTEST = """
     import time
     from pathlib import Path
     import pytest
-    import pytest_loraperf.sharing
+    import pytest_loraperf.hooks.sharing
     from pytest_loraperf.fixtures import SESSION
     from pytest_loraperf.gpu.admission import Admission
 
     HERE = Path(__file__).parent
-    pytest_loraperf.sharing.LONG_SECONDS = 0.05
+    pytest_loraperf.hooks.sharing.LONG_SECONDS = 0.05
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(config):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session
 from pytest_loraperf.strategies import SHIPPED

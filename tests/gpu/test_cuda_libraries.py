@@ -12,11 +12,11 @@ from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.diffusers import Diffusers
 from pytest_loraperf.backends.diffusers_models import ASSEMBLERS
 from pytest_loraperf.backends.pipelines import describe
-from pytest_loraperf.backends.registry import QWEN_IMAGE
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.gpu.device import Device, resolve_device
 from pytest_loraperf.lora import AdapterSource, match_adapter, read_adapter, weight_norms, write_synthetic_adapter
 from pytest_loraperf.models import SyntheticSize
+from pytest_loraperf.registry import QWEN_IMAGE
 from pytest_loraperf.request import FULL_REQUEST, TINY_REQUEST, Request
 from pytest_loraperf.session import FULL_MODEL_NEEDS
 from pytest_loraperf.strategies import ATTACH

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from pytest_loraperf.backends.parking import Parked
-from pytest_loraperf.backends.pinned import HostMemory
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
+from pytest_loraperf.gpu.pinned import HostMemory
 from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session
 from pytest_loraperf.strategies import SHIPPED

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pytest_loraperf.bench import Bench
-from pytest_loraperf.judging import compare
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.options import Settings
+from pytest_loraperf.run.judging import compare
 from pytest_loraperf.session import Session
 from pytest_loraperf.strategies import SHIPPED
 

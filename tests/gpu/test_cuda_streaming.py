@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from pytest_loraperf.backends.pinned import host_memories
 from pytest_loraperf.backends.pipelines import qwen_image
 from pytest_loraperf.backends.quantization import FP8, kept_in
 from pytest_loraperf.backends.streaming import offloaded, stream_blocks
 from pytest_loraperf.backends.synthetic_sizes import TINY
-from pytest_loraperf.bench import Bench
+from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.gpu.pinned import host_memories
 from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_loraperf.breakdown import PeakFinder, weights_by_part
+from pytest_loraperf.bench.breakdown import PeakFinder, weights_by_part
 from pytest_loraperf.measure.memory import TensorBytes
 
 KB = 2**10

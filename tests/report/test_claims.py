@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from sample_results import EIGHT, STRATEGIES, with_strategy
 
-from pytest_loraperf.claims import CLAIMS
-from pytest_loraperf.ranking import Found, ranking
+from pytest_loraperf.report.claims import CLAIMS
+from pytest_loraperf.report.ranking import Found, ranking
 from pytest_loraperf.report.results import ComparisonRecord, Results, SetupStep, Vram
 from pytest_loraperf.verdict.types import Status
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pytest_loraperf.cli import main
+from pytest_loraperf.compare.history import Group, history, history_lines, read_runs
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.history import Group, history, history_lines, read_runs
 from pytest_loraperf.report.results import (
     ComparisonRecord,
     Latency,

@@ -8,10 +8,10 @@ import pytest
 from sample_results import EIGHT
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.journal import UNFINISHED, open_journal
 from pytest_loraperf.models import Synthetic
 from pytest_loraperf.options import Settings
 from pytest_loraperf.report.results import Results, read_results
+from pytest_loraperf.run.journal import UNFINISHED, open_journal
 from pytest_loraperf.session import Session
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from sample_results import EIGHT, GIB, STRATEGIES, with_strategy
 
+from pytest_loraperf.compare.history import Run, history
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.history import Run, history
 from pytest_loraperf.page.write import page, write_page
 from pytest_loraperf.report.results import ComparisonRecord, LoraCoverage, Results, VerdictRecord
 

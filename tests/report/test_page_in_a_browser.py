@@ -15,7 +15,7 @@ from sample_results import EIGHT, GIB, STRATEGIES, over_a_generation
 from selenium import webdriver as selenium
 from test_page import HOSTILE, date, hostile
 
-from pytest_loraperf.history import Run, history
+from pytest_loraperf.compare.history import Run, history
 from pytest_loraperf.page.write import write_page
 from pytest_loraperf.report.results import read_results
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sample_results import EIGHT, MACHINE
 
-from pytest_loraperf.claims import CLAIMS, RANKING, REPORTED, Every, Faster
-from pytest_loraperf.ranking import ranking, ranking_lines
+from pytest_loraperf.report.claims import CLAIMS, RANKING, REPORTED, Every, Faster
 from pytest_loraperf.report.markdown import markdown_table
+from pytest_loraperf.report.ranking import ranking, ranking_lines
 from pytest_loraperf.report.results import ComparisonRecord, Results
 from pytest_loraperf.report.terminal import summary
 from pytest_loraperf.strategies import SHIPPED

@@ -100,7 +100,7 @@ def test_without_the_extra_it_names_it(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = importlib.util.find_spec
-    monkeypatch.setattr("pytest_loraperf.page.files.find_spec", lambda name: None if "vl" in name else known(name))
+    monkeypatch.setattr("pytest_loraperf.writable.find_spec", lambda name: None if "vl" in name else known(name))
     assert main(["report", DEMO, f"{option}={tmp_path / 'out'}"]) == 2
     assert capsys.readouterr().err == (
         f"loraperf: {option}: the report needs vl_convert, not installed here: "

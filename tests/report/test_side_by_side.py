@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from sample_results import EIGHT, MACHINE, STRATEGIES, with_strategy
 
-from pytest_loraperf.claims import CLAIMS
 from pytest_loraperf.cli import main
+from pytest_loraperf.compare.side_by_side import side_by_side
+from pytest_loraperf.report.claims import CLAIMS
 from pytest_loraperf.report.results import Results, StrategyResult, write_results
-from pytest_loraperf.side_by_side import side_by_side
 
 THEIRS = replace(
     EIGHT,

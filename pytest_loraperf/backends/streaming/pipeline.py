@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from pytest_loraperf.backends.pinned import host_memories
 from pytest_loraperf.backends.protocol import StepEffect
 from pytest_loraperf.backends.streaming.copies import Copies, copies_for
 from pytest_loraperf.backends.streaming.packing import Packed, pack, places_of
@@ -22,6 +21,7 @@ from pytest_loraperf.backends.streaming.residency import Residency, Watched
 from pytest_loraperf.backends.streaming.stacks import Stack, size_of, split, stacks_of
 from pytest_loraperf.backends.streaming.stream import Block, Stream
 from pytest_loraperf.errors import StrategyError
+from pytest_loraperf.gpu.pinned import host_memories
 from pytest_loraperf.units import format_size
 
 ATTRIBUTE = "loraperf_offload"

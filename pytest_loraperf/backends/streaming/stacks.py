@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pytest_loraperf.backends.parking import tensors_of
+from pytest_loraperf.gpu.tensors import tensors_of
 
 
 @dataclass(frozen=True)

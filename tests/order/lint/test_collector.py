@@ -8,9 +8,6 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-import pytest_loraperf.judging
-import pytest_loraperf.order.lint.collector  # noqa: F401 - torch can be imported only once; inner runs share this process
-
 SLOW = """\
 def build(pipe):
     pipe.enable_vram_management(enable_dit_fp8_computation=True)

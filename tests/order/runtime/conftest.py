@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_loraperf.guard import OrderGuard
+from pytest_loraperf.hooks.guard import OrderGuard
 
 Codes = Callable[[], list[str]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.recorder import measure
-from pytest_loraperf.guard import OrderGuard
+from pytest_loraperf.hooks.guard import OrderGuard
 
 LIMIT_US = 100  # 20 is promised, and held by the benchmark; shared machines are slow at times
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from pytest_loraperf.backends.streaming import pipeline
 from pytest_loraperf.backends.synthetic import build_synthetic
-from pytest_loraperf.guard import OrderGuard
+from pytest_loraperf.hooks.guard import OrderGuard
 from pytest_loraperf.order.runtime.declared import declared
 
 FP8 = torch.float8_e4m3fn

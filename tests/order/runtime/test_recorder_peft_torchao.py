@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-from pytest_loraperf.guard import OrderGuard
+from pytest_loraperf.hooks.guard import OrderGuard
 
 pytestmark = pytest.mark.filterwarnings("ignore:TorchaoLoraLinear was instantiated")
 CONFIG = LoraConfig(target_modules=["0"])

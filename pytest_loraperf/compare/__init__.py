@@ -1,0 +1,1 @@
+"""Results files against each other: two, many in their order, or of several libraries."""

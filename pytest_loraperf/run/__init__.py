@@ -1,0 +1,1 @@
+"""One run: its verdicts and its results, whoever asked for them."""

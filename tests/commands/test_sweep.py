@@ -1,0 +1,201 @@
+"""Sweeps: what is asked for, what is measured, and the plot."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_loraperf.bench.bench import Bench
+from pytest_loraperf.cli import main
+from pytest_loraperf.commands.sweep import Sweep, parse_sweep
+from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.page import files
+from pytest_loraperf.report.results import Latency, Machine, Results, SweepPoint, read_results
+from pytest_loraperf.report.sweep import sweep_lines
+from pytest_loraperf.request import TINY_REQUEST
+
+TINY = ["bench", "--model", "synthetic:tiny", "--device", "cpu", "--rounds", "3", "--strategies", "fused"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sweep"),
+    [("steps=4,8", Sweep("steps", (4, 8))), ("resolution= 512 ,768,512", Sweep("resolution", (512, 768)))],
+)
+def test_a_sweep_is_an_axis_and_its_values(text: str, sweep: Sweep) -> None:
+    assert parse_sweep(text) == sweep
+
+
+@pytest.mark.parametrize("text", ["speed=1", "steps", "steps=", "steps=4,x", "steps=0", "height=-1", "=4"])
+def test_what_is_no_sweep_is_refused(text: str) -> None:
+    with pytest.raises(
+        LoraperfError, match=r"--sweep: got .*; write one of resolution, height, width, steps, batch"
+    ):
+        parse_sweep(text)
+
+
+def test_a_point_has_a_request_for_each_image() -> None:
+    (one,) = Sweep("resolution", (32,)).requests(TINY_REQUEST, 1, 32)
+    assert (one.height, one.width, one.steps) == (32, 32, TINY_REQUEST.steps)
+    assert [each.seed for each in Sweep("batch", (3,)).requests(TINY_REQUEST, 1, 3)] == [0, 1, 2]
+    assert [each.steps for each in Sweep("steps", (8,)).requests(TINY_REQUEST, 2, 8)] == [8, 8]
+
+
+def test_bench_sweeps_pipelines_that_are_built_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    build = Bench._build_steps
+
+    def counted(bench: Bench, arm: object) -> None:
+        built.append(arm.name)  # type: ignore[attr-defined]  # an Arm
+        build(bench, arm)  # type: ignore[arg-type]  # the same
+
+    monkeypatch.setattr(Bench, "_build_steps", counted)
+    out, plot = tmp_path / "out.json", tmp_path / "plot.svg"
+    sweeps = ["--sweep", "resolution=32,64", "--sweep", "batch=1,3", "--sweep", "steps=1,2"]
+    assert main([*TINY, *sweeps, "--json", str(out), "--plot", str(plot)]) == 1  # steps=1 fails
+    assert sorted(built) == ["fused", "no_lora", "standard_lora"]
+    points = read_results(out).sweep
+    assert [(point.axis, point.value, point.images) for point in points] == [
+        *(("resolution", 32, 1), ("resolution", 64, 1)),
+        *(("batch", 1, 1), ("batch", 3, 3)),
+        *(("steps", 1, 1), ("steps", 2, 1)),
+    ]
+    assert points[0].runtime_peak is not None
+    assert points[1].runtime_peak is not None
+    assert points[0].runtime_peak < points[1].runtime_peak
+    assert all(point.latency and point.latency.rounds == 3 for point in points[:4])
+    single, batch = points[2:4]
+    assert single.image_s_with_setup is not None
+    assert batch.image_s_with_setup is not None
+    assert batch.image_s_with_setup < single.image_s_with_setup
+    assert points[4].error == "request: steps=1; DiffSynth's scheduler gives NaN below 2"
+    said = capsys.readouterr().out
+    assert "error in fused at steps 1: request: steps=1; DiffSynth's scheduler" in said
+    assert "s/image with set-up" in said
+    strategy = json.loads(out.read_text())["strategies"]["fused"]
+    assert [request["height"] for request in strategy["requests"]] == [64]  # the table is of what it was asked for
+    drawn = plot.read_text(encoding="utf-8")
+    assert drawn.startswith("<svg")
+    assert "seconds an image" in drawn
+
+
+def test_batch_is_images_a_sample(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert main([*TINY, "--batch", "2", "--json", str(out)]) == 0
+    strategy = json.loads(out.read_text())["strategies"]["fused"]
+    assert [request["seed"] for request in strategy["requests"]] == [0, 1]
+
+
+def test_advice_comes_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "--advise"]) == 0
+    said = capsys.readouterr().out
+    assert "loader.fuse_lora_to_base_model(pipe.dit, load_state_dict(" in said or "hotload=True" in said
+    assert main(TINY) == 0
+    assert "from_pretrained" not in capsys.readouterr().out
+
+
+def test_the_code_is_the_last_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "--gpu-budget", "1KB", "--advise"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == 'image.save("output.png")'
+    assert "nothing fits a card of 1 KB" in said
+    assert any(line.startswith("loraperf gpu-budget: the test needs ") for line in said)
+
+
+def test_another_backend_has_no_code(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("diffusers")
+    assert main([*TINY, "--backend", "diffusers", "--advise"]) == 0
+    assert "code to paste: there is none for the backend diffusers, only for diffsynth" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sweep", "speed=1"], "--sweep: got 'speed=1'; write one of resolution"),
+        (
+            ["--sweep", "steps=2", "--sweep", "steps=4"],
+            "--sweep: steps is swept twice; write all its values in one",
+        ),
+        (["--batch", "0"], "--batch: got 0; at least 1 image is allowed"),
+        (["--plot", "a.svg"], "--plot: there is nothing to draw without --sweep"),
+        (["--sweep", "steps=2", "--plot", "a.gif"], "--plot=a.gif: the name must end in .svg, .png, .html"),
+        (["--sweep", "steps=2", "--plot", "/proc/nowhere/a.svg"], "--plot=/proc/nowhere/a.svg: cannot be written"),
+        (["--sweep", "steps=2", "--plot", "a.html", "--html", "a.html"], "--plot=a.html is the file of another"),
+    ],
+)
+def test_usage(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*TINY, *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("loraperf: ")
+    assert message in line
+
+
+def test_the_extra_is_named_where_it_lacks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(files, "find_spec", lambda _: None)
+    assert main([*TINY, "--sweep", "steps=2", "--plot", str(tmp_path / "a.svg")]) == 2
+    assert (
+        "--plot: the report needs jinja2 and vl_convert, not installed here: pip install"
+        in capsys.readouterr().err
+    )
+
+
+def point(value: int, seconds: float | None, **more: object) -> SweepPoint:
+    latency = None if seconds is None else Latency(seconds, (seconds * 0.9, seconds * 1.1), 9)
+    return SweepPoint(axis="steps", value=value, strategy="fused", latency=latency, **more)  # type: ignore[arg-type]
+
+
+RESULTS = Results(
+    plugin_version="0",
+    created="today",
+    machine=Machine(device="cuda:0", name="<b>a card</b>", torch="2.15"),
+    model="synthetic:full",
+    request={},
+    strategies={},
+    sweep=(
+        point(8, 2.0, runtime_peak=2**30),
+        point(4, 1.0, runtime_peak=2**29),
+        point(99, None, error="too\nlarge"),
+    ),
+)
+
+
+def test_lines_of_a_sweep_are_in_the_order_of_its_values() -> None:
+    assert list(sweep_lines(RESULTS, 120)) == [
+        "",
+        "steps  strategy  s/image        interval  VRAM runtime",
+        "    4  fused       1.000  [0.9000–1.100]        512 MB",
+        "    8  fused       2.000   [1.800–2.200]          1 GB",
+        "   99  fused       error               –             –",
+        "error in fused at steps 99: too large",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("a.svg", b"<svg"), ("a.png", b"\x89PNG"), ("a.html", b"<!doctype html>")]
+)
+def test_the_plot_is_what_its_name_says(name: str, start: bytes, tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
+    from pytest_loraperf.page.sweep import write_plot
+
+    write_plot(tmp_path / name, RESULTS)
+    drawn = (tmp_path / name).read_bytes()
+    assert drawn.startswith(start)
+    assert b"<b>" not in drawn
+
+
+def test_results_keep_a_sweep() -> None:
+    assert Results.from_json(json.loads(json.dumps(RESULTS.to_json()))) == RESULTS
+    assert replace(RESULTS, sweep=()).to_json()["sweep"] == []
