@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from pytest_loraperf import writable
 from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.cli import main
 from pytest_loraperf.commands.sweep import Sweep, parse_sweep
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.page import files
 from pytest_loraperf.report.results import Latency, Machine, Results, SweepPoint, read_results
 from pytest_loraperf.report.sweep import sweep_lines
 from pytest_loraperf.request import TINY_REQUEST
@@ -144,7 +144,7 @@ def test_usage(
 def test_the_extra_is_named_where_it_lacks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(files, "find_spec", lambda _: None)
+    monkeypatch.setattr(writable, "find_spec", lambda _: None)
     assert main([*TINY, "--sweep", "steps=2", "--plot", str(tmp_path / "a.svg")]) == 2
     assert (
         "--plot: the report needs jinja2 and vl_convert, not installed here: pip install"

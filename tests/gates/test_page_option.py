@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+import vl_convert  # noqa: F401 - the inner runs of pytester share this process, which can import it only once
 
 SUITE = """
     import pytest
