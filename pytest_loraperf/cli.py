@@ -330,7 +330,8 @@ def _bench(given: argparse.Namespace) -> int:
         write_benchmarks(settings.benchmark_json, results)
     _write_page(settings, results)
     failed = any(verdict.status == "FAIL" for verdict in results.verdicts)
-    errors = [*(each.error for each in results.strategies.values()), *(each.error for each in results.sweep)]
+    errors = [each.error for each in results.strategies.values()]
+    errors += [each.error or each.over for each in results.sweep]
     return FINDING if failed or any(errors) else FINE
 
 

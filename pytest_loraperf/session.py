@@ -51,7 +51,7 @@ class TestRecord:
     """One test as it runs: what it asks for, what it called, what it was charged, what was found.
 
     One that ``only_reads`` source uses no memory of a GPU: no budget is held against it. ``foresee`` makes the
-    ``forecast`` of its pipeline where the test did not call it.
+    ``forecast`` of its pipeline where the test did not call it. ``who`` is what messages call it.
     """
 
     __test__ = False  # its name starts as a test class's does
@@ -68,6 +68,7 @@ class TestRecord:
     forecast: Forecast | None = None
     foresee: Callable[[], None] | None = None
     verdicts: list[Verdict] = field(default_factory=list)
+    who: str = "the test"
 
     @property
     def subject(self) -> Workload | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from pytest_loraperf.report.plan import told, usable
+from pytest_loraperf.report.plan import fastest, fitting, smallest, told, usable
 from pytest_loraperf.units import format_size
 
 if TYPE_CHECKING:
     from pytest_loraperf.report.results import Results
 
-
-SMALLEST = "smallest"
+FASTEST, SMALLEST = "fastest", "smallest"
 
 
 def choices(results: Results) -> dict[str, str]:
@@ -21,18 +20,13 @@ def choices(results: Results) -> dict[str, str]:
     Strategies that failed, and known mistakes, are never chosen. Without a budget there is no third choice, and
     where nothing fits it, none either.
     """
-    found = usable(results)
+    found, budget = usable(results), results.gpu_budget
     if not found:
         return {}
-    chosen = {
-        "fastest": min(found, key=lambda name: found[name][0]),
-        SMALLEST: min(found, key=lambda name: found[name][1]),
-    }
-    budget = results.gpu_budget
-    fitting = {name: each for name, each in found.items() if budget is not None and each[1] <= budget}
-    if budget is not None and fitting:
-        best = min(fitting, key=lambda name: fitting[name][0])
-        chosen[f"fastest within {format_size(budget)}"] = best
+    chosen = {FASTEST: fastest(found), SMALLEST: smallest(found)}
+    fits = fitting(found, budget)
+    if budget is not None and fits:
+        chosen[f"{FASTEST} within {format_size(budget)}"] = fastest(fits)
     return chosen
 
 
@@ -60,10 +54,8 @@ def advice_lines(results: Results, code: Mapping[str, str]) -> Iterator[str]:
 
 def _as_fast(results: Results, name: str, what: str) -> Iterator[str]:
     """Yield the others whose interval reaches that of the chosen one: of those that fit, where that counts."""
-    best = results.strategies[name].latency
-    budget = None if what == "fastest" else results.gpu_budget
-    for other, (_, size) in usable(results).items():
-        latency = results.strategies[other].latency
-        fits = budget is None or size <= budget
-        if fits and other != name and best and latency and latency.ci_s[0] <= best.ci_s[1]:
+    found = usable(results)
+    among = found if what == FASTEST else fitting(found, results.gpu_budget)
+    for other, each in among.items():
+        if other != name and each.interval[0] <= found[name].interval[1]:
             yield other

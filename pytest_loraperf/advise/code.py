@@ -73,7 +73,7 @@ class _Page:
 
 
 def code_for(strategy: Strategy, setting: Setting) -> str:
-    """Return a program that builds what was measured, step by step, and saves an image as ``output.png``.
+    """Return a program that builds what was measured, step by step, and saves ``output.png``, or ``output.mp4``.
 
     ``strategy`` is the recipe: its steps name their schemes, as those of ``Recipe.strategy`` do.
 
@@ -278,9 +278,14 @@ def _generated(page: _Page) -> Iterator[str]:
     if request.edit_image is not None:
         page.imports.add("from PIL import Image")
         arguments["edit_image"] = f'Image.open({_quoted(str(Path(request.edit_image)))}).convert("RGB")'
-    yield "image = pipe("
+    video = "num_frames" in request.extra
+    yield f"{'video' if video else 'image'} = pipe("
     for name, value in arguments.items():
         if value is not None:
             yield f"    {name}={value},"
     yield ")"
-    yield 'image.save("output.png")'
+    if video:
+        page.imports.add("from diffsynth.utils.data import save_video")
+        yield 'save_video(video, "output.mp4", fps=15, quality=5)'
+    else:
+        yield 'image.save("output.png")'

@@ -10,7 +10,7 @@ import torch
 
 from pytest_loraperf.backends import managed1, offloading, parking, quantization
 from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
-from pytest_loraperf.backends.generation import generate
+from pytest_loraperf.backends.generation import check, generate
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet
@@ -104,6 +104,10 @@ class DiffSynth1:
     def effect_gains(self, pipeline: Any, effect: EffectProbe) -> dict[str, float]:
         """Return the effect gains of the layers of ``pipe.dit``, whatever wraps them by now."""
         return effect.gains(pipeline.dit.get_submodule, pipeline.device, pipeline.torch_dtype)
+
+    def check(self, pipeline: Any, request: Request) -> None:
+        """Refuse too few steps, and a size that DiffSynth would round."""
+        check(pipeline, request)
 
     def generate(self, pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run DiffSynth's own ``__call__``, keep the latents that it decodes, and tell of the steps."""

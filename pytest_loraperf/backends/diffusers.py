@@ -15,6 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from pytest_loraperf.backends import group_offloading, offloading, parking, quantization
 from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
 from pytest_loraperf.backends.diffusers_models import build_pretrained, build_synthetic, seeded_prompt
+from pytest_loraperf.backends.generation import check_size
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet, warnings_shown
 from pytest_loraperf.backends.recipes import with_compile
@@ -106,6 +107,11 @@ class Diffusers:
         transformer = pipeline.transformer
         with group_offloading.brought(transformer):
             return effect.gains(transformer.get_submodule, self.device.torch_name, DTYPE)
+
+    def check(self, pipeline: Any, request: Request) -> None:
+        """Refuse a size that diffusers would round: latents are packed two by two."""
+        factor = 2 * pipeline.vae_scale_factor
+        check_size(request, {"height": factor, "width": factor}, type(pipeline).__name__)
 
     def generate(self, pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run diffusers' own ``__call__``, keep the latents of its last step, and tell of the steps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,15 +17,51 @@ from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.request import MIN_STEPS, Request
 
 
+def check_steps(request: Request) -> None:
+    """Refuse too few steps for DiffSynth.
+
+    Raises:
+        LoraperfError: the message says how many there must be.
+    """
+    if request.steps < MIN_STEPS:
+        given = request.steps
+        raise LoraperfError(f"request: steps={given}; DiffSynth's scheduler gives NaN below {MIN_STEPS}")
+
+
+def check_size(request: Request, factors: Mapping[str, int], pipeline: str) -> None:
+    """Refuse a height or width that a pipeline would round to a multiple of its factor, in pixels.
+
+    Raises:
+        LoraperfError: the message says which sizes are near.
+    """
+    for side, factor in factors.items():
+        value = getattr(request, side)
+        below = value // factor * factor
+        if value != below:
+            near = " or ".join(str(size) for size in (below, below + factor) if size)
+            raise LoraperfError(
+                f"request: {side}={value}; {pipeline} rounds to multiples of {factor}: write {near}"
+            )
+
+
+def check(pipeline: Any, request: Request) -> None:
+    """Refuse too few steps, and a size that DiffSynth would round.
+
+    Raises:
+        LoraperfError: the message says what is allowed.
+    """
+    check_steps(request)
+    factors = {side: getattr(pipeline, f"{side}_division_factor", 1) for side in ("height", "width")}
+    check_size(request, factors, type(pipeline).__name__)
+
+
 def generate(pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
     """Run DiffSynth's own ``__call__``, keep the latents that it decodes, and tell of the steps.
 
     Raises:
         LoraperfError: too few steps, or an edit image that cannot be read.
     """
-    if request.steps < MIN_STEPS:
-        given = request.steps
-        raise LoraperfError(f"request: steps={given}; DiffSynth's scheduler gives NaN below {MIN_STEPS}")
+    check_steps(request)
     arguments: dict[str, Any] = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,

@@ -92,6 +92,13 @@ class Backend(Protocol):
     def effect_gains(self, pipeline: Any, effect: EffectProbe) -> dict[str, float]:
         """Return the effect gain of each layer of a pipeline that is built."""
 
+    def check(self, pipeline: Any, request: Request) -> None:
+        """Refuse a request that the library would run as another one, or not at all.
+
+        Raises:
+            LoraperfError: the message says what is allowed.
+        """
+
     def generate(self, pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run one generation; ``tick`` is called where a denoising step begins, and after the last."""
 

@@ -129,6 +129,14 @@ class Bench:
             held += arm.running
         return held <= room
 
+    def check(self, name: str, request: Request) -> None:
+        """Refuse a request that the library would run as another one, or not at all.
+
+        Raises:
+            LoraperfError: it is one, or the pipeline cannot be built.
+        """
+        self.shop.backend.check(self.arm(name).pipeline, request)
+
     def generate(self, name: str, request: Request) -> Generation:
         """Run one generation, its memory measured.
 

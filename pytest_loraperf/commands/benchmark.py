@@ -43,6 +43,13 @@ class Benchmarking:
     sweeps: tuple[Sweep, ...] = ()
     advise: bool = False
 
+    def requests(self, base: Request) -> Iterator[Request]:
+        """Yield each request that is measured."""
+        yield from images(base, self.batch)
+        for sweep in self.sweeps:
+            for value in sweep.values:
+                yield from sweep.requests(base, self.batch, value)
+
 
 def run_benchmark(settings: Settings, command: str, asked: Benchmarking, show: Callable[[str], None]) -> Results:
     """Measure the named strategies against the reference, show the table, and sweep.
@@ -64,10 +71,17 @@ def run_benchmark(settings: Settings, command: str, asked: Benchmarking, show: C
     request = session.request().with_changes(**asked.changes)
     points: list[SweepPoint] = []
     try:
+        _check_requests(bench, chosen, asked.requests(request))
+    except LoraperfError:
+        progress.close()
+        session.close()
+        raise
+    try:
         for strategy in chosen:
             record = TestRecord(
                 f"bench::{strategy.name}",
                 Gates(),
+                who=strategy.name,
                 bench=bench,
                 strategy=strategy.name,
                 requests=list(images(request, asked.batch)),
@@ -104,6 +118,28 @@ def _small(session: Session) -> Iterator[str]:
     yield from notes(
         [f"{found}, {needed}: this is the tiny one, whose times and sizes say nothing of it; see --model"], width
     )
+
+
+def _check_requests(bench: Bench, strategies: Sequence[Strategy], requests: Iterator[Request]) -> None:
+    """Refuse before anything is measured what the pipeline would run otherwise than the table says.
+
+    One that cannot be built is told of in its row.
+
+    Raises:
+        LoraperfError: a request is not run as it stands.
+    """
+    name = next((each.name for each in strategies if _can_be_built(bench, each.name)), None)
+    if name is not None:
+        for request in requests:
+            bench.check(name, request)
+
+
+def _can_be_built(bench: Bench, name: str) -> bool:
+    try:
+        bench.arm(name)
+    except LoraperfError:
+        return False
+    return True
 
 
 def _measure(session: Session, bench: Bench, name: str, record: TestRecord) -> None:

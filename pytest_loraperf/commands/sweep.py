@@ -126,4 +126,16 @@ def _point(
         latency=latency,
         image_s_with_setup=latency.median_s + bench.arms[name].rebuild_seconds / count if latency else None,
         runtime_peak=peak,
+        over=_over(session, f"{name} at {sweep.axis} {value}", peak),
     )
+
+
+def _over(session: Session, who: str, peak: int) -> str | None:
+    """Say by how much a point is over the card of ``--gpu-budget``, None where it is not."""
+    from pytest_loraperf.verdict.gates import judge_vram  # noqa: PLC0415 - start-up
+
+    budget = session.settings.gpu_budget
+    if budget is None:
+        return None
+    verdict = judge_vram(who, "runtime", peak, budget, {}, session.ledger.meter.kind)
+    return None if verdict.passed else verdict.message

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_loraperf.strategies import CONTROL
+from pytest_loraperf.strategies import CONTROL, REFERENCE
 from pytest_loraperf.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from pytest_loraperf.report.results import Results
+    from pytest_loraperf.report.results import Latency, Results, StrategyResult
+
+
+WRONG = ("equivalence", "lora-effect")
+"""The codes of verdicts on what a strategy gives; others are on what it takes."""
+
+
+@dataclass(frozen=True)
+class Usable:
+    """A strategy that could be recommended: seconds a generation, and the bytes that a card must have.
+
+    ``pace`` is what strategies are ranked by, with its interval: the time over the reference's, from rounds that
+    both were in, or the seconds where there is no such ratio of all.
+    """
+
+    seconds: float
+    need: int
+    pace: float
+    interval: tuple[float, float]
 
 
 def plan_lines(results: Results) -> Iterator[str]:
@@ -17,36 +36,55 @@ def plan_lines(results: Results) -> Iterator[str]:
     budget, found = results.gpu_budget, usable(results)
     if budget is None or not found:
         return
-    fitting = {name: each for name, each in found.items() if each[1] <= budget}
+    fits = fitting(found, budget)
     card = f"a card of {format_size(budget)}"
-    if fitting:
-        best = min(fitting, key=lambda name: fitting[name][0])
-        yield f"plan: the fastest of {len(fitting)} that fit {card} is {told(best, fitting)}"
+    if fits:
+        yield f"plan: the fastest of {len(fits)} that fit {card} is {told(fastest(fits), fits)}"
     else:
-        least = min(found, key=lambda name: found[name][1])
-        yield f"plan: none of {len(found)} fits {card}; the smallest is {told(least, found)}"
+        yield f"plan: none of {len(found)} fits {card}; the smallest is {told(smallest(found), found)}"
 
 
-WRONG = ("equivalence", "lora-effect")
-"""The codes of verdicts on what a strategy gives; others are on what it takes."""
-
-
-def usable(results: Results) -> dict[str, tuple[float, int]]:
-    """Return what could be recommended: seconds a generation, and the bytes that a card must have, by name.
+def usable(results: Results) -> dict[str, Usable]:
+    """Return what could be recommended, by name.
 
     Strategies that failed or give another output, and known mistakes, are no plan; nor is the control, which has
     no LoRA.
     """
     wrong = {each.strategy for each in results.verdicts if each.status == "FAIL" and each.code in WRONG}
-    return {
-        name: (each.latency.median_s, each.need)
+    found = {
+        name: each
         for name, each in results.strategies.items()
         if each.latency is not None and each.need and not each.error and not each.mistake
         if name not in {CONTROL, *wrong}
     }
+    paired = all(each.ratio is not None or name == REFERENCE for name, each in found.items())
+    return {name: _usable(each, each.latency, paired=paired) for name, each in found.items() if each.latency}
 
 
-def told(name: str, among: Mapping[str, tuple[float, int]]) -> str:
+def _usable(strategy: StrategyResult, latency: Latency, *, paired: bool) -> Usable:
+    if not paired:
+        return Usable(latency.median_s, strategy.need, latency.median_s, latency.ci_s)
+    if strategy.ratio is None:
+        return Usable(latency.median_s, strategy.need, 1.0, (1.0, 1.0))
+    return Usable(latency.median_s, strategy.need, strategy.ratio.value, strategy.ratio.ci)
+
+
+def fitting(found: Mapping[str, Usable], budget: int | None) -> dict[str, Usable]:
+    """Return those that fit a card of so many bytes; none where there is no card."""
+    return {name: each for name, each in found.items() if budget is not None and each.need <= budget}
+
+
+def fastest(found: Mapping[str, Usable]) -> str:
+    """Return the fastest of one or more."""
+    return min(found, key=lambda name: found[name].pace)
+
+
+def smallest(found: Mapping[str, Usable]) -> str:
+    """Return the one of one or more that needs the smallest card."""
+    return min(found, key=lambda name: found[name].need)
+
+
+def told(name: str, among: Mapping[str, Usable]) -> str:
     """Return a strategy with its time and size."""
-    seconds, size = among[name]
-    return f"{name}: {format_duration(seconds)} a generation, {format_size(size)}"
+    each = among[name]
+    return f"{name}: {format_duration(each.seconds)} a generation, {format_size(each.need)}"

@@ -190,7 +190,8 @@ class SweepPoint:
     """A strategy at one value of what was swept: ``latency`` is of one image, ``runtime_peak`` bytes.
 
     ``images`` were made one after another by the pipeline as it was built; ``image_s_with_setup`` is the seconds
-    of one of them with its share of building the pipeline, compilation included.
+    of one of them with its share of building the pipeline, compilation included. ``over`` says by how much
+    ``--gpu-budget`` was exceeded.
     """
 
     axis: str
@@ -200,6 +201,7 @@ class SweepPoint:
     latency: Latency | None = None
     image_s_with_setup: float | None = None
     runtime_peak: int | None = None
+    over: str | None = None
     error: str | None = None
 
 

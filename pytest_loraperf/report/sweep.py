@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from pytest_loraperf.report.table import MIN_WIDTH, NONE, one_line, shortened
@@ -19,22 +20,28 @@ _NAME = 22
 def sweep_lines(results: Results, width: int) -> Iterator[str]:
     """Yield a table for each axis, and the errors of the points that have one."""
     for axis in dict.fromkeys(point.axis for point in results.sweep):
-        points = [point for point in results.sweep if point.axis == axis]
+        points = sorted((point for point in results.sweep if point.axis == axis), key=attrgetter("value"))
         yield ""
         yield from _table(axis, points)
         for point in points:
-            if point.error:
-                line = one_line(f"error in {point.strategy} at {axis} {point.value}: {point.error}")
-                yield from textwrap.wrap(line, max(width, MIN_WIDTH), subsequent_indent="  ")
+            for line in _wrong(point):
+                yield from textwrap.wrap(one_line(line), max(width, MIN_WIDTH), subsequent_indent="  ")
+
+
+def _wrong(point: SweepPoint) -> Iterator[str]:
+    if point.error:
+        yield f"error in {point.strategy} at {point.axis} {point.value}: {point.error}"
+    if point.over:
+        yield f"loraperf gpu-budget: {point.over}"
 
 
 def _table(axis: str, points: list[SweepPoint]) -> Iterator[str]:
     titles = [axis, "strategy", "s/image", "interval", "VRAM runtime"]
-    rows = [[*_cells(point)] for point in sorted(points, key=lambda point: point.value)]
+    rows = [[*_cells(point)] for point in points]
     if axis == BATCH:
         # The seed's tip: images without reloading share the set-up.
         titles.append("s/image with set-up")
-        for row, point in zip(rows, sorted(points, key=lambda point: point.value), strict=True):
+        for row, point in zip(rows, points, strict=True):
             row.append(NONE if point.image_s_with_setup is None else four_digits(point.image_s_with_setup))
     sizes = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
     for row in (titles, *rows):

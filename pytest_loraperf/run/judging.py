@@ -151,12 +151,13 @@ def _card(session: Session, record: TestRecord, charge: Charge, budget: int) -> 
             used, phase = arm.setup_peak.needed, "setup"
         parts |= {f"{arm.name} {name}": size for name, size in arm_phases(arm).items()}
         parts |= {f"{arm.name} {step.name}": step.peak for step in arm.setup}
-    verdict = judge_card(used, phase, budget, session.ledger.meter.kind, parts, _fitting(session, budget))
+    kind = session.ledger.meter.kind
+    verdict = judge_card(record.who, used, phase, budget, kind, parts, _fitting(session, budget))
     return _taken_apart(record, verdict, phase)
 
 
 def _fitting(session: Session, budget: int) -> dict[str, tuple[int, float | None]]:
-    """Return the strategies that are known to fit: bytes, and seconds a call where they are known.
+    """Return the strategies that are known to fit: bytes, and seconds a generation where they are known.
 
     The fastest come first, those that were not timed last, the smallest of them first.
     """
@@ -168,10 +169,13 @@ def _fitting(session: Session, budget: int) -> dict[str, tuple[int, float | None
         if not arm.recipe.strategy.mistake
     }
     if session.measured:
+        from pytest_loraperf.bench.workloads import StrategyWorkload  # noqa: PLC0415 - imports torch
+
         found |= {
-            workload.name: (found[workload.name][0], median(seconds))
+            workload.name: (found[workload.name][0], median(seconds) / len(workload.requests))
             for rounds in session.measurer
             for workload in rounds.workloads
+            if isinstance(workload, StrategyWorkload)
             if workload.name in found and (seconds := rounds.seconds(workload.key))
         }
     return dict(sorted(found.items(), key=lambda item: (item[1][1] is None, item[1][1] or 0, item[1][0])))

@@ -77,6 +77,7 @@ def judge_vram(arm: str, phase: str, used: int, limit: int, phases: Mapping[str,
 
 
 def judge_card(
+    who: str,
     used: int,
     phase: str,
     budget: int,
@@ -84,9 +85,9 @@ def judge_card(
     parts: Mapping[str, int],
     fitting: Mapping[str, tuple[int, float | None]],
 ) -> Verdict:
-    """Judge what one test needed against ``--gpu-budget``.
+    """Judge what ``who``, a test or a strategy, needed against ``--gpu-budget``.
 
-    ``fitting`` are strategies known to fit, the fastest first: bytes, and seconds a call where they are known.
+    ``fitting`` are strategies known to fit, the fastest first: bytes, and the seconds of a generation if known.
     """
     if used <= budget:
         return Verdict(
@@ -99,7 +100,7 @@ def judge_card(
     return Verdict(
         Status.FAIL,
         "gpu-budget",
-        f"the test needs {format_size(used)} of {kind} ({phase}), {format_size(used - budget)} over "
+        f"{who} needs {format_size(used)} of {kind} ({phase}), {format_size(used - budget)} over "
         f"--gpu-budget={format_size(budget)}; {fits}",
         detail,
     )

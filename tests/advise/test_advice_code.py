@@ -23,6 +23,7 @@ from pytest_loraperf.lora import linear_shapes, weight_norms, write_synthetic_ad
 from pytest_loraperf.models import Pretrained, Synthetic, UserBuilt
 from pytest_loraperf.options import Settings
 from pytest_loraperf.order.lint.run import lint_source
+from pytest_loraperf.registry import PIPELINES
 from pytest_loraperf.request import TINY_REQUEST
 from pytest_loraperf.session import Session
 from pytest_loraperf.strategies import (
@@ -113,6 +114,20 @@ def test_code_reads_adapters_of_other_conventions_and_several(
     assert np.array_equal(
         run(code, tmp_path, monkeypatch), measured(strategy, "auto", f"{adapter}:0.5", f"{other}:0.25")
     )
+
+
+def test_the_frames_of_a_video_are_saved_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = REQUEST.with_changes(extra=PIPELINES["wan"])
+    (strategy,) = (each for each in RIGHT if each.name == "standard_lora")
+    code = code_for(replace(strategy, steps=()), Setting(Synthetic("tiny", pipeline="wan"), (), request, "cpu"))
+    assert "pipe = ...  # a wan pipeline, its weights on cpu" in code
+    monkeypatch.chdir(tmp_path)
+    built = (
+        "from pytest_loraperf import build_synthetic\npipe = build_synthetic('tiny', pipeline='wan', device='cpu')"
+    )
+    exec(compile(code.replace("pipe = ...", built), "advice.py", "exec"), {})  # noqa: S102 - it is what is tested
+    assert (tmp_path / "output.mp4").stat().st_size > 0
+    assert "output.png" not in code
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -17,6 +17,7 @@ from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.models import parse_model
 from pytest_loraperf.options import Settings
+from pytest_loraperf.request import Request
 from pytest_loraperf.session import Session
 from pytest_loraperf.strategies import COMPILE, FUSE, SHIPPED, Step, StepKind, Strategies, Strategy
 from pytest_loraperf.units import format_size
@@ -204,6 +205,14 @@ def test_what_cannot_be_built(model: object, message: str) -> None:
 def test_a_folder_without_a_pipeline(tmp_path: Any) -> None:
     with pytest.raises(ModelError, match=r"pretrained:.*: diffusers cannot load it: "):
         Diffusers(CPU).build(parse_model(f"pretrained:{tmp_path}"), CPU, on_cpu=False)
+
+
+def test_a_size_that_would_be_rounded_is_refused(bench: Bench) -> None:
+    bench.check("no_lora", Request(height=32, width=64, steps=1))
+    with pytest.raises(
+        LoraperfError, match="width=24; (QwenImage|Flux)Pipeline rounds to multiples of 16: write 16 or 32"
+    ):
+        bench.check("no_lora", Request(height=32, width=24))
 
 
 def test_an_image_to_edit_is_refused(bench: Bench) -> None:

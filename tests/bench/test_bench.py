@@ -98,6 +98,10 @@ class Pretend:
         self.idle = False
         self.now = self.seconds = 0.0
 
+    def check(self, pipeline: Pipeline, request: Request) -> None:
+        if request.steps < 2:
+            raise LoraperfError(f"{request.steps} steps are too few for {pipeline.size}")
+
     def recipe(self, strategy: Strategy, device: Device, choices: Choices) -> Recipe:
         assert device.is_cuda
         assert choices == Choices()

@@ -15,7 +15,7 @@ from pytest_loraperf.commands.sweep import Sweep, parse_sweep
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.results import Latency, Machine, Results, SweepPoint, read_results
 from pytest_loraperf.report.sweep import sweep_lines
-from pytest_loraperf.request import TINY_REQUEST
+from pytest_loraperf.request import TINY_REQUEST, Request
 
 TINY = ["bench", "--model", "synthetic:tiny", "--device", "cpu", "--rounds", "3", "--strategies", "fused"]
 
@@ -53,16 +53,24 @@ def test_bench_sweeps_pipelines_that_are_built_once(
         built.append(arm.name)  # type: ignore[attr-defined]  # an Arm
         build(bench, arm)  # type: ignore[arg-type]  # the same
 
+    look = Bench.runtime_peak_of
+
+    def short(bench: Bench, name: str, request: Request) -> int:
+        if request.steps == 3:
+            raise LoraperfError("no room")
+        return look(bench, name, request)
+
     monkeypatch.setattr(Bench, "_build_steps", counted)
+    monkeypatch.setattr(Bench, "runtime_peak_of", short)
     out, plot = tmp_path / "out.json", tmp_path / "plot.svg"
-    sweeps = ["--sweep", "resolution=32,64", "--sweep", "batch=1,3", "--sweep", "steps=1,2"]
-    assert main([*TINY, *sweeps, "--json", str(out), "--plot", str(plot)]) == 1  # steps=1 fails
+    sweeps = ["--sweep", "resolution=32,64", "--sweep", "batch=1,3", "--sweep", "steps=3,2"]
+    assert main([*TINY, *sweeps, "--json", str(out), "--plot", str(plot)]) == 1  # steps=3 fails
     assert sorted(built) == ["fused", "no_lora", "standard_lora"]
     points = read_results(out).sweep
     assert [(point.axis, point.value, point.images) for point in points] == [
         *(("resolution", 32, 1), ("resolution", 64, 1)),
         *(("batch", 1, 1), ("batch", 3, 3)),
-        *(("steps", 1, 1), ("steps", 2, 1)),
+        *(("steps", 3, 1), ("steps", 2, 1)),
     ]
     assert points[0].runtime_peak is not None
     assert points[1].runtime_peak is not None
@@ -72,15 +80,61 @@ def test_bench_sweeps_pipelines_that_are_built_once(
     assert single.image_s_with_setup is not None
     assert batch.image_s_with_setup is not None
     assert batch.image_s_with_setup < single.image_s_with_setup
-    assert points[4].error == "request: steps=1; DiffSynth's scheduler gives NaN below 2"
+    assert points[4].error == "no room"
     said = capsys.readouterr().out
-    assert "error in fused at steps 1: request: steps=1; DiffSynth's scheduler" in said
+    assert "error in fused at steps 3: no room" in said
     assert "s/image with set-up" in said
     strategy = json.loads(out.read_text())["strategies"]["fused"]
     assert [request["height"] for request in strategy["requests"]] == [64]  # the table is of what it was asked for
     drawn = plot.read_text(encoding="utf-8")
     assert drawn.startswith("<svg")
     assert "seconds an image" in drawn
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (
+            ["--sweep", "resolution=64,50"],
+            "height=50; QwenImagePipeline rounds to multiples of 16: write 48 or 64",
+        ),
+        (["--width", "10"], "width=10; QwenImagePipeline rounds to multiples of 16: write 16"),
+        (["--sweep", "steps=2,1"], "steps=1; DiffSynth's scheduler gives NaN below 2"),
+        (["--steps", "1"], "steps=1; DiffSynth's scheduler gives NaN below 2"),
+    ],
+)
+def test_what_would_run_as_another_request_is_refused_before_anything_is_measured(
+    given: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TINY, *given]) == 2
+    said, told = capsys.readouterr()
+    assert f"request: {why}" in told
+    assert "s/generation" not in said
+
+
+def test_a_strategy_that_cannot_be_built_leaves_the_request_to_the_next(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["--strategies", "quantize_then_fuse,fused", "--scheme", "torchao_fp8_w8a8", "--height", "40"]
+    assert main([*TINY, *given]) == 2
+    assert "height=40" in capsys.readouterr().err
+
+
+def test_a_point_over_the_budget_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.json"
+    given = ["--height", "32", "--width", "32", "--sweep", "resolution=32,64", "--json", str(out)]
+    assert main([*TINY, *given]) == 0
+    small, large = (point.runtime_peak or 0 for point in read_results(out).sweep)
+    assert small < large
+    capsys.readouterr()
+    assert main([*TINY, *given, "--gpu-budget", f"{large - 1}B"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "loraperf gpu-budget: fused at resolution 64 needs " in said
+    assert "fused at resolution 32 needs" not in said
+    within, over = read_results(out).sweep
+    assert within.over is None
+    assert over.over is not None
+    assert over.latency is not None
 
 
 def test_batch_is_images_a_sample(tmp_path: Path) -> None:
@@ -103,7 +157,7 @@ def test_the_code_is_the_last_that_is_said(capsys: pytest.CaptureFixture[str]) -
     said = capsys.readouterr().out.splitlines()
     assert said[-1] == 'image.save("output.png")'
     assert "nothing fits a card of 1 KB" in said
-    assert any(line.startswith("loraperf gpu-budget: the test needs ") for line in said)
+    assert any(line.startswith("loraperf gpu-budget: fused needs ") for line in said)
 
 
 def test_another_backend_has_no_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 from sample_results import EIGHT, GIB
 
+from pytest_loraperf.advise.choose import advice_lines
 from pytest_loraperf.report.plan import plan_lines
-from pytest_loraperf.report.results import Results, VerdictRecord
+from pytest_loraperf.report.results import Latency, Ratio, Results, VerdictRecord
+from pytest_loraperf.strategies import REFERENCE
 from pytest_loraperf.verdict.gates import judge_card
 
 
@@ -59,5 +61,41 @@ def test_a_strategy_that_gives_something_else_is_no_plan(code: str, status: str,
 
 def test_a_test_over_the_card_is_told_what_fits() -> None:
     fitting: dict[str, tuple[int, float | None]] = {"fused": (12 * GIB, 0.9), "low_vram": (7 * GIB, None)}
-    message = judge_card(20 * GIB, "runtime", 14 * GIB, "VRAM", {}, fitting).message
+    message = judge_card("the test", 20 * GIB, "runtime", 14 * GIB, "VRAM", {}, fitting).message
     assert message.endswith("; known to fit, the fastest first: fused (12 GB, 900.0 ms), low_vram (7 GB)")
+
+
+def paired(name: str, value: float, ci: tuple[float, float], seconds: float) -> Results:
+    """EIGHT, with another ratio and median of one strategy, and a ratio of each that has none."""
+    strategies = {
+        other: each
+        if other == REFERENCE or each.ratio
+        else replace(each, ratio=Ratio(REFERENCE, 3.0, (2.9, 3.1), True))
+        for other, each in EIGHT.strategies.items()
+    }
+    latency = Latency(median_s=seconds, ci_s=(seconds, seconds), rounds=21)
+    changed = replace(strategies[name], ratio=Ratio(REFERENCE, value, ci, True), latency=latency)
+    return replace(EIGHT, strategies={**strategies, name: changed})
+
+
+def test_the_fastest_is_so_within_rounds_whatever_the_seconds_of_other_rounds() -> None:
+    assert "is fused:" in within(80, paired("fused", 0.2, (0.1, 0.3), 9.0))[0]
+    assert "is fused:" not in within(80, paired("fused", 5.0, (4.9, 5.1), 0.001))[0]
+
+
+def test_seconds_rank_where_one_has_no_ratio() -> None:
+    results = paired("fused", 5.0, (4.9, 5.1), 0.001)
+    lonely = replace(results.strategies["low_vram"], ratio=None)
+    results = replace(results, strategies={**results.strategies, "low_vram": lonely})
+    assert "is fused:" in within(80, results)[0]
+
+
+@pytest.mark.parametrize(("ci", "doubted"), [((0.1, 0.3), False), ((0.1, 0.5), True)])
+def test_what_may_be_as_fast_goes_by_the_intervals_of_the_ratios(ci: tuple[float, float], doubted: bool) -> None:
+    results = paired("fused", 0.2, ci, 9.0)
+    found = results.strategies["fused_then_quantize"].ratio
+    assert found is not None
+    assert 0.3 < found.ci[0] < 0.5
+    line = next(iter(advice_lines(results, {})))
+    assert line.startswith("fastest   fused: 9.000 s a generation")
+    assert ("may be as fast: fused_then_quantize" in line) is doubted

@@ -119,7 +119,7 @@ class TestPassedByFar:
 @pytest.mark.parametrize(("used", "status"), [(14 * GB, Status.PASS), (14 * GB + 1, Status.FAIL)])
 def test_a_budget_may_be_used_to_the_last_byte(used: int, status: Status) -> None:
     assert judge_vram("a", "runtime", used, 14 * GB, {"runtime": used}, "VRAM").status is status
-    assert judge_card(used, "runtime", 14 * GB, "VRAM", {}, {}).status is status
+    assert judge_card("the test", used, "runtime", 14 * GB, "VRAM", {}, {}).status is status
 
 
 @pytest.mark.parametrize("seconds", [2.3e-6, 0.999e-3, 1e-3, 0.0123, 0.9999, 1.0, 59.9, 1234.0])
