@@ -210,7 +210,7 @@ def test_a_folder_without_a_pipeline(tmp_path: Any) -> None:
 def test_a_size_that_would_be_rounded_is_refused(bench: Bench) -> None:
     bench.check("no_lora", Request(height=32, width=64, steps=1))
     with pytest.raises(
-        LoraperfError, match="width=24; (QwenImage|Flux)Pipeline rounds to multiples of 16: write 16 or 32"
+        LoraperfError, match=r"width=24; (QwenImage|Flux)Pipeline rounds to multiples of 16: write 16 or 32"
     ):
         bench.check("no_lora", Request(height=32, width=24))
 
