@@ -114,10 +114,11 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 def _add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
     for option in options:
-        flag = option.flag.replace("--loraperf-", "--")
         # A switch takes no metavar; its default is None here, as is that of the others.
         shape: dict[str, Any] = {"metavar": option.metavar} if option.metavar else {"default": None}
-        parser.add_argument(flag, dest=option.field, action=ACTIONS[option.kind], help=option.help, **shape)
+        parser.add_argument(
+            option.command_flag, dest=option.field, action=ACTIONS[option.kind], help=option.help, **shape
+        )
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
@@ -414,7 +415,7 @@ def _settings(given: argparse.Namespace, options: Sequence[Option]) -> Settings:
             try:
                 values[option.field] = tuple(map(option.read, text)) if option.many else option.read(text)
             except LoraperfError as error:
-                raise LoraperfError(f"{option.flag}: {error}") from error
+                raise LoraperfError(f"{option.command_flag}: {error}") from error
     return Settings(**values)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 import pytest
 
-from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.errors import AdapterError, LoraperfError, ModelError
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import NO_LORA, REFERENCE, SHIPPED, Strategy
 
@@ -67,6 +67,46 @@ class LoraPipeline:
         return generation
 
 
+class Given(NamedTuple):
+    """What a pipeline is built from and called with, as the fixtures of the user's repository say it."""
+
+    model: object
+    adapters: tuple[str | Path, ...]
+    request: Request
+
+
+def _given(request: pytest.FixtureRequest) -> Given:
+    """Ask the fixtures that a repository may override, and refuse what they cannot mean.
+
+    Raises:
+        LoraperfError: one returned nothing, or something else than it is for.
+    """
+    from pytest_loraperf.request import Request  # noqa: PLC0415 - start-up
+
+    model = request.getfixturevalue("lora_model")
+    if model is None:  # as a forgotten return does; the tests would run, on another model
+        raise ModelError("the fixture lora_model returned None; return a model's name or a build function")
+    adapters = _files(request.getfixturevalue("lora_adapter"))
+    default = request.getfixturevalue("lora_request")
+    if not isinstance(default, Request):
+        raise LoraperfError(
+            f"the fixture lora_request returned {default!r}; return a pytest_loraperf.Request, "
+            "such as Request(steps=8)"
+        )
+    return Given(model, adapters, default)
+
+
+def _files(adapters: object) -> tuple[str | Path, ...]:
+    if isinstance(adapters, str | Path):
+        return (adapters,)
+    if isinstance(adapters, list | tuple) and all(isinstance(each, str | Path) for each in adapters):
+        return tuple(adapters)
+    raise AdapterError(
+        f"the fixture lora_adapter returned {adapters!r}; return the path of a safetensors file, such as "
+        '"a.safetensors:0.8", or a list of them, which is empty for a synthetic one'
+    )
+
+
 @pytest.fixture(scope="session")
 def lora_model(pytestconfig: pytest.Config) -> object:
     """Say what is built; override it to return a model's name, or a function ``build(device=…)``."""
@@ -89,14 +129,10 @@ def lora_request(pytestconfig: pytest.Config, lora_model: object) -> Request:
 class ForecastPipeline:
     """Stands for a strategy's pipeline in a forecast. Calling it ends the test: there is no output to look at."""
 
-    def __init__(
-        self, session: Session, record: TestRecord, model: object, adapters: Adapters, default: Request
-    ) -> None:
+    def __init__(self, session: Session, record: TestRecord, given: Given) -> None:
         self._session = session
         self._record = record
-        self._model = model
-        self._adapters = (adapters,) if isinstance(adapters, str | Path) else tuple(adapters)
-        self._default = default
+        self._model, self._adapters, self._default = given
 
     @property
     def pipeline(self) -> Any:
@@ -121,19 +157,17 @@ class ForecastPipeline:
 def _open_pipeline(request: pytest.FixtureRequest, name: str) -> LoraPipeline | ForecastPipeline:
     session: Session = request.config.stash[SESSION]
     record = request.node.stash[RECORD]
-    model, adapters, default = (
-        request.getfixturevalue(fixture) for fixture in ("lora_model", "lora_adapter", "lora_request")
-    )
     with one_clear_line():
+        given = _given(request)
         strategy = session.strategies.find(name)
         record.strategy = strategy.name
         if session.settings.forecast:
-            pipeline = ForecastPipeline(session, record, model, adapters, default)
+            pipeline = ForecastPipeline(session, record, given)
             record.foresee = pipeline.forecast
             return pipeline
-        record.bench = session.bench(model, [adapters] if isinstance(adapters, str | Path) else adapters)
+        record.bench = session.bench(given.model, given.adapters)
         record.bench.arm(strategy.name)
-    return LoraPipeline(record.bench, strategy, default, record)
+    return LoraPipeline(record.bench, strategy, given.request, record)
 
 
 @pytest.fixture
@@ -172,7 +206,7 @@ def gpu_workload(request: pytest.FixtureRequest) -> RegisterWorkload:
         pytest.skip("loraperf: gpu_workload takes any callable, and only pipelines are forecast")
 
     def register(function: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> Any:
-        from pytest_loraperf.bench.workloads import CallableWorkload  # noqa: PLC0415 - imports torch
+        from pytest_loraperf.bench.workloads import CallableWorkload, check_has_run  # noqa: PLC0415 - imports torch
 
         label = name or str(getattr(function, "__name__", type(function).__name__))
         if label in record.workloads:
@@ -183,6 +217,8 @@ def gpu_workload(request: pytest.FixtureRequest) -> RegisterWorkload:
             lock = session.lock
         with lock.held():  # another process may be measuring
             result = function(*args, **kwargs)
+        with one_clear_line():
+            check_has_run(label, result)
         record.workloads[label] = CallableWorkload(label, lambda: function(*args, **kwargs))
         return result
 
@@ -207,13 +243,9 @@ def lora_race(request: pytest.FixtureRequest) -> RunRace:
 
         session: Session = request.config.stash[SESSION]
         with one_clear_line():
-            bench = _bench_of(request, session) if strategies else None
-            default = request.getfixturevalue("lora_request") if strategies else None
+            given = _given(request) if strategies else None
+            bench = session.bench(given.model, given.adapters) if given else None
+            default = given.request if given else None
             return run_race(session, request.node.stash[RECORD], bench, strategies, default, callables, rounds)
 
     return race
-
-
-def _bench_of(request: pytest.FixtureRequest, session: Session) -> Bench:
-    model, adapters = (request.getfixturevalue(name) for name in ("lora_model", "lora_adapter"))
-    return session.bench(model, [adapters] if isinstance(adapters, str | Path) else adapters)

@@ -17,6 +17,8 @@ ALLOWED = (
     "package.module:function"
 )
 
+FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
+
 SyntheticSize = Literal["tiny", "full"]
 SIZES = get_args(SyntheticSize)
 BuildFunction = Callable[..., Any]
@@ -84,9 +86,22 @@ def parse_model(value: object) -> ModelSpec:
         return _synthetic(rest, value)
     if kind == "pretrained":
         return _pretrained(rest, value)
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+    if re.fullmatch(FUNCTION, value):
         return UserBuilt(_import_function(value), value)
     raise ModelError(f"model: got {value!r}; allowed are {ALLOWED}")
+
+
+def check_model(value: str) -> None:
+    """Check the form of a model's name; whether a pretrained one or a function is there is found when it is built.
+
+    Raises:
+        ModelError: the value names no model; the message lists what is allowed.
+    """
+    kind, _, rest = value.partition(":")
+    if kind == "synthetic":
+        _synthetic(rest, value)
+    elif value != "auto" and kind != "pretrained" and not re.fullmatch(FUNCTION, value):
+        raise ModelError(f"got {value!r}; allowed are auto, {ALLOWED}")
 
 
 def _synthetic(rest: str, value: str) -> Synthetic:
@@ -112,7 +127,10 @@ def _import_function(value: str) -> BuildFunction:
     try:
         function = getattr(importlib.import_module(module_name), name)
     except Exception as error:
-        raise ModelError(f"model: {value!r} cannot be imported: {type(error).__name__}: {error}") from error
+        what = f"{type(error).__name__}: {error}"
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module_name
+        hint = f"; allowed are {ALLOWED}" if missing else ""
+        raise ModelError(f"model: {value!r} cannot be imported: {what}{hint}") from error
     if not callable(function):
         raise ModelError(f"model: {value!r} is {type(function).__name__}, not a function that builds a pipeline")
     return function  # type: ignore[no-any-return]  # callable() narrows getattr's Any no further

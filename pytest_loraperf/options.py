@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+SCHEMES = ("auto", "fp8_storage", "fp8_compute", "torchao_fp8_w8a8", "fp8_loaded")
 COMPILE_MODES = ("auto", "on", "off")
 OFFLOAD_SCHEMES = ("auto", "stream", "diffsynth", "group")
 INCONCLUSIVE_MODES = ("fail", "warn")
@@ -99,6 +101,11 @@ class Option(NamedTuple):
     is_file: bool = False
 
     @property
+    def command_flag(self) -> str:
+        """The flag of the command ``loraperf``, which has no other plugin's beside it."""
+        return self.flag.replace("--loraperf-", "--")
+
+    @property
     def names_a_file(self) -> bool:
         """Whether its text is the path of a file."""
         return self.is_file or self.read is Path
@@ -125,6 +132,29 @@ def one_of(*allowed: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def read_device(text: str) -> str:
+    """Read the name of a device; whether it is there is found when it is needed.
+
+    Raises:
+        LoraperfError: it is no such name.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise LoraperfError(f"got {text!r}; allowed are auto, cpu, cuda and cuda:N")
+    return text
+
+
+def read_model(text: str) -> str:
+    """Read what names a model; a function is imported when it is needed.
+
+    Raises:
+        LoraperfError: it is no such name.
+    """
+    from pytest_loraperf.models import check_model  # noqa: PLC0415 - only where one is named
+
+    check_model(text)
+    return text
 
 
 def read_rounds(text: str) -> int:
@@ -192,7 +222,7 @@ OPTIONS = (
     Option(
         "--loraperf-model",
         "model",
-        str,
+        read_model,
         "what is built: auto, synthetic:tiny, synthetic:full, synthetic:PIPELINE:SIZE, pretrained:ORG/NAME or "
         ":FOLDER, module:function",
         "MODEL",
@@ -206,11 +236,11 @@ OPTIONS = (
         many=True,
         is_file=True,
     ),
-    Option("--loraperf-device", "device", str, "auto, cpu, cuda or cuda:N", "DEVICE"),
+    Option("--loraperf-device", "device", read_device, "auto, cpu, cuda or cuda:N", "DEVICE"),
     Option(
         "--loraperf-scheme",
         "scheme",
-        str,
+        one_of(*SCHEMES),
         "how quantize steps quantize: auto, fp8_storage, fp8_compute or torchao_fp8_w8a8",
         "SCHEME",
     ),

@@ -51,7 +51,7 @@ from pytest_loraperf.options import (
     read_settings,
 )
 from pytest_loraperf.session import Session, TestRecord
-from pytest_loraperf.strategies import CONTROL, Strategies
+from pytest_loraperf.strategies import ALL, CONTROL, Strategies
 from pytest_loraperf.workflow import is_on, no_command
 from pytest_loraperf.writable import check_files
 
@@ -86,8 +86,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if not is_worker(config):
             check_files(settings)
             settings = settings.with_absolute_files()
-        given = config.hook.pytest_loraperf_strategies(config=config)
-        strategies = Strategies(strategy for some in given for strategy in some or ())
+        strategies = Strategies.gathered(config.hook.pytest_loraperf_strategies(config=config))
         check_forecast(settings)
         stored = open_baseline(settings)
     except LoraperfError as error:
@@ -126,7 +125,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "lora_pipeline" in metafunc.fixturenames and names:
         strategies = metafunc.config.stash[SESSION].strategies
         every = [name for name in strategies if name != CONTROL]
-        found = dict.fromkeys(each for name in names for each in (every if name == "all" else [name]))
+        found = dict.fromkeys(each for name in names for each in (every if name == ALL else [name]))
         metafunc.parametrize("lora_pipeline", list(found), indirect=True)
 
 
@@ -157,7 +156,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     with one_clear_line():
         reason = session.why_not(gates, pipeline=uses_pipeline(item, session))
     if reason:
-        pytest.skip(reason)
+        raise pytest.skip.Exception(reason, _use_item_location=True)
     session.start_test_on_card()
     with session.watch_phase(record, "setup"):
         return (yield)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
+from types import UnionType
 from typing import Any
 
 from pytest_loraperf.errors import LoraperfError
 
+KINDS: tuple[tuple[str, type | UnionType, str], ...] = (
+    ("prompt", str, "a text"),
+    ("negative_prompt", str, "a text"),
+    ("cfg", int | float, "a number"),
+    ("seed", int, "a whole number"),
+    ("edit_image", str | PathLike | None, "the path of an image"),
+    ("extra", Mapping, "a mapping of arguments of the pipeline"),
+)
 MIN_STEPS = 2
 """DiffSynth's schedulers give NaN for one step."""
 
@@ -37,6 +47,10 @@ class Request:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise LoraperfError(f"request: {name}={value!r}; a positive whole number is allowed")
+        for name, kind, allowed in KINDS:
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise LoraperfError(f"request: {name}={value!r}; {allowed} is allowed")
 
     def with_changes(self, **changes: Any) -> Request:
         """Return this request with some fields changed.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.markers import MARKERS
+from pytest_loraperf.strategies import ALL, CONTROL, REFERENCE
 from pytest_loraperf.units import parse_duration, parse_percent, parse_ratio, parse_size
 
 if TYPE_CHECKING:
@@ -290,7 +291,7 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
         for name in dict.fromkeys(gates.references):
             _check_strategy(item, name, strategies, report)
     for name in gates.strategies:
-        if name != "all":
+        if name != ALL:
             _check_strategy(item, name, strategies, report)
     pipeline = has_pipeline(fixtures, strategies)
     if gates.effect and not pipeline:
@@ -300,11 +301,48 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
             "the test uses strategies' pipelines, which stay built for later tests; hold tests of your own code"
         )
         report.add(item, "vram_leak", MarkerError(stays))
+    _check_subject(item, gates, strategies, report)
     if gates.strategies and "lora_pipeline" not in fixtures:
         report.add(item, "lora_strategy", MarkerError("the test does not use the fixture lora_pipeline"))
     if gates.timed and not pipeline and "gpu_workload" not in fixtures:
         wants = "needs lora_pipeline, a strategy's own fixture or gpu_workload in the test"
         report.add(item, "latency_budget, faster_than or output_equivalent", MarkerError(wants))
+
+
+def _check_subject(item: pytest.Item, gates: Gates, strategies: Strategies, report: MarkerReport) -> None:
+    """Refuse gates that cannot fail, or mean nothing, for the one strategy that a test is about."""
+    subject = _only_subject(item, gates, strategies)
+    if subject is None:
+        return
+    if subject in gates.references:
+        what_to_do = "say with lora_strategy which strategies the test is about, or name another reference"
+        report.add(item, _comparing(gates, subject), MarkerError(f"compares {subject} with itself; {what_to_do}"))
+    if gates.effect and subject == CONTROL:
+        report.add(item, "lora_effect", MarkerError(f"{CONTROL} has no LoRA; name a strategy that uses it"))
+
+
+def _only_subject(item: pytest.Item, gates: Gates, strategies: Strategies) -> str | None:
+    """Return the strategy that a test is about, or None where it has several, a callable or none.
+
+    Of several one may be the reference: ``lora_strategy("all")`` names that too.
+    """
+    fixtures: Sequence[str] = getattr(item, "fixturenames", ())
+    own = [name for name in strategies if f"{name}_pipeline" in fixtures]
+    if "lora_pipeline" in fixtures:
+        parametrized = "lora_pipeline" in getattr(getattr(item, "callspec", None), "params", ())
+        own += gates.strategies if gates.strategies or parametrized else (REFERENCE,)
+    alone = len(own) == 1 and "gpu_workload" not in fixtures
+    return own[0] if alone else None
+
+
+def _comparing(gates: Gates, subject: str) -> str:
+    """Return the names of the markers that name this reference."""
+    of: dict[str, list[str | None]] = {
+        "latency_budget": [budget.of for budget in gates.latency],
+        "faster_than": [each.reference for each in gates.faster],
+        "output_equivalent": [each.to for each in gates.equivalent],
+    }
+    return " and ".join(marker for marker, references in of.items() if subject in references)
 
 
 def has_pipeline(fixtures: Sequence[str], strategies: Strategies) -> bool:

@@ -66,6 +66,9 @@ def offload(card: str, scheme: str | None = None) -> Step:
     return Step(StepKind.OFFLOAD, scheme, parse_size(card))
 
 
+ALL = "all"
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A name and an ordered tuple of steps.
@@ -83,7 +86,11 @@ class Strategy:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z_]\w*", self.name):
             raise StrategyError(f"strategy {self.name!r}: a name is letters, digits and _, not a digit first")
-        given: tuple[object, ...] = self.steps
+        if self.name == ALL:
+            raise StrategyError(f"strategy {ALL}: the name stands for all strategies; choose another")
+        given: object = self.steps
+        if not isinstance(given, tuple):
+            raise StrategyError(f"strategy {self.name}: the steps {given!r} are no tuple; write (Step('fuse'),)")
         strangers = [step for step in given if not isinstance(step, Step)]
         if strangers:
             raise StrategyError(f"strategy {self.name}: {strangers[0]!r} is not a Step; write Step('fuse')")
@@ -154,6 +161,21 @@ class Strategies(Mapping[str, Strategy]):
         for strategy in more:
             self.register(strategy)
 
+    @classmethod
+    def gathered(cls, returned: Iterable[object]) -> Strategies:
+        """Return those that ship and what each ``pytest_loraperf_strategies`` returned.
+
+        Raises:
+            StrategyError: one returned no list, or a strategy in it cannot be used.
+        """
+        strategies = cls()
+        for some in returned:
+            if not isinstance(some, Iterable):
+                raise StrategyError(f"pytest_loraperf_strategies returned {some!r}; return a list of strategies")
+            for strategy in some:
+                strategies.register(strategy)
+        return strategies
+
     def register(self, strategy: object) -> None:
         """Add a strategy of the user's.
 
@@ -186,7 +208,7 @@ class Strategies(Mapping[str, Strategy]):
         Raises:
             StrategyError: a name is unknown, or the list is empty.
         """
-        if names == "all":
+        if names == ALL:
             return tuple(s for s in self._by_name.values() if s.name != CONTROL)
         found = tuple(self.find(name.strip()) for name in names.split(",") if name.strip())
         if not found:

@@ -45,10 +45,10 @@ def test_bench_over_the_budget_is_a_finding(capsys: pytest.CaptureFixture[str]) 
     ("arguments", "message"),
     [
         (["--strategies", "fuzed"], "unknown strategy 'fuzed'; did you mean fused?"),
-        (["--model", "tiny"], "model: got 'tiny'; allowed are synthetic:tiny"),
+        (["--model", "tiny"], "--model: got 'tiny'; allowed are auto, synthetic:tiny"),
         (["--gpu-budget", "14"], "--gpu-budget: size '14': write a positive number and a unit"),
-        (["--rounds", "1"], "--loraperf-rounds: got '1'; a whole number of at least 3 is allowed"),
-        (["--device", "gpu"], "device 'gpu': allowed are auto, cpu, cuda and cuda:N"),
+        (["--rounds", "1"], "--rounds: got '1'; a whole number of at least 3 is allowed"),
+        (["--device", "gpu"], "--device: got 'gpu'; allowed are auto, cpu, cuda and cuda:N"),
         (["--height", "0"], "request: height=0; a positive whole number is allowed"),
         (["--adapter", "a.safetensors:big"], "the scale 'big' is no number"),
         (["--json", "/proc/nowhere/out.json"], "--json=/proc/nowhere/out.json: cannot be written"),

@@ -84,6 +84,8 @@ def test_what_cannot_be_registered(wrong: object, message: str) -> None:
         (lambda: Step(StepKind.FUSE, scheme="fp8_storage"), "step fuse: only quantize and offload take a scheme"),
         (lambda: Step(StepKind.FUSE, card=1), "step fuse: only offload takes a card size"),
         (lambda: Strategy("my strategy", ()), "strategy 'my strategy': a name is letters"),
+        (lambda: Strategy("all", ()), "strategy all: the name stands for all strategies; choose another"),
+        (lambda: Strategy("mine", cast("Any", FUSE)), "strategy mine: the steps .* are no tuple; write"),
         (
             lambda: Strategy("mine", cast("Any", ("fuse",))),
             r"strategy mine: 'fuse' is not a Step; write Step\('fuse'\)",

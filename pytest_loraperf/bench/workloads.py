@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from pytest_loraperf.bench.bench import Bench
+from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.measure.rounds import Workload
 from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.request import MIN_STEPS, Request
@@ -83,6 +84,22 @@ class CallableWorkload:
     def fits_with(self, others: Sequence[Workload]) -> bool:  # noqa: ARG002 - the user's callables hold what they hold
         """Whatever the others are."""
         return True
+
+
+def check_has_run(name: str, result: object) -> None:
+    """Refuse a callable whose work is still to be done when it returns: its time would be that of no work.
+
+    Raises:
+        LoraperfError: it returned a coroutine or a generator.
+    """
+    if isinstance(result, Coroutine | Generator | AsyncGenerator):
+        if isinstance(result, Coroutine):
+            result.close()  # Python would warn that nobody awaited it
+        kind = "coroutine" if isinstance(result, Coroutine) else "generator"
+        raise LoraperfError(
+            f"the workload {name!r} returned a {kind}, which has done no work yet; register a callable that runs "
+            "it to its end"
+        )
 
 
 def _gone() -> object:

@@ -22,6 +22,10 @@ USAGE = pytest.ExitCode.USAGE_ERROR
         ("--loraperf-rounds", "1", "got '1'; a whole number of at least 3 is allowed"),
         ("--loraperf-rounds", "many", "got 'many'; a whole number of at least 3 is allowed"),
         ("--loraperf-max-seconds", "5", "duration '5': write a positive number and a unit"),
+        ("--loraperf-scheme", "int3", "got 'int3'; allowed are auto, fp8_storage, fp8_compute, torchao_fp8_w8a8"),
+        ("--loraperf-device", "gpu", "got 'gpu'; allowed are auto, cpu, cuda and cuda:N"),
+        ("--loraperf-model", "tiny", "got 'tiny'; allowed are auto, synthetic:tiny, synthetic:full, "),
+        ("--loraperf-model", "synthetic:huge", "model: got 'synthetic:huge'; synthetic models are synthetic:tiny"),
     ],
 )
 def test_wrong_values(pytester: pytest.Pytester, way: str, flag: str, value: str, message: str) -> None:
@@ -49,20 +53,14 @@ def test_the_command_line_goes_before_the_ini(pytester: pytest.Pytester) -> None
     result.stdout.fnmatch_lines(["loraperf: *--gpu-budget=2 KB (2048 bytes)*"])
 
 
-@pytest.mark.parametrize("way", ["option", "ini"])
-def test_device_of_another_name(pytester: pytest.Pytester, way: str) -> None:
-    if way == "ini":
-        pytester.makeini("[pytest]\nloraperf_device = gpu")
-    result = pytester.runpytest("--gpu-budget=1GB", *(["--loraperf-device=gpu"] if way == "option" else []))
-    assert result.ret == USAGE
-    result.stderr.fnmatch_lines(["ERROR: loraperf: device 'gpu': allowed are auto, cpu, cuda and cuda:N"])
-
-
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("model", "tiny", "model: got 'tiny'; allowed are synthetic:tiny, synthetic:full, *"),
-        ("model", "synthetic:huge", "model: got 'synthetic:huge'; synthetic models are synthetic:tiny and *"),
+        (
+            "model",
+            "syntetic:tiny",
+            "model: 'syntetic:tiny' cannot be imported: *'syntetic'; allowed are synthetic:tiny, *",
+        ),
         ("model", "pretrained:nowhere", "model: 'pretrained:nowhere' is neither a folder here nor a hub id *"),
         (
             "model",
@@ -73,7 +71,7 @@ def test_device_of_another_name(pytester: pytest.Pytester, way: str) -> None:
         ("adapter", "nowhere.safetensors", "adapter *nowhere.safetensors: cannot be read: No such file *"),
         ("adapter", "a.safetensors:big", "adapter *a.safetensors:big': the scale 'big' is no number; *"),
         ("adapter", "weights.ckpt", "adapter *weights.ckpt: .ckpt files are pickles, which can run code *"),
-        ("scheme", "int3", "quantization scheme 'int3': allowed are auto, fp8_storage, fp8_compute, torchao_*"),
+        ("scheme", "fp8_loaded", "quantization scheme 'fp8_loaded': allowed are auto, fp8_storage, *"),
         ("scheme", "torchao_fp8_w8a8", "quantization scheme torchao_fp8_w8a8: CPU has no fp8 matrix product*"),
     ],
 )
@@ -137,6 +135,14 @@ MARKERS = """
         ),
         ("lora_strategy()", "@pytest.mark.lora_strategy: takes names of strategies, got ()"),
         ('lora_strategy("fuzed")', "unknown strategy 'fuzed'; did you mean fused? The strategies are *"),
+        (
+            'output_equivalent("standard_lora")',
+            "@pytest.mark.output_equivalent: compares standard_lora with itself; say with lora_strategy *",
+        ),
+        (
+            'latency_budget(ratio=1.1, of="standard_lora")',
+            "@pytest.mark.latency_budget: compares standard_lora with itself; *",
+        ),
         ('needs_gpu("24GB")', "@pytest.mark.needs_gpu: too many positional arguments; it is needs_gpu(*"),
         ('needs_gpu(capability="new")', "@pytest.mark.needs_gpu: capability='new'; write it as \"8.9\""),
     ],
@@ -179,6 +185,52 @@ def test_all_wrong_markers_are_listed_at_once(pytester: pytest.Pytester) -> None
             "  *::test_c: @pytest.mark.lora_strategy: the test does not use the fixture lora_pipeline",
         ]
     )
+
+
+def test_gates_that_cannot_fail_are_refused(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.faster_than("fused")
+        @pytest.mark.output_equivalent(to="fused")
+        def test_own(fused_pipeline):
+            pass
+
+        @pytest.mark.lora_strategy("no_lora")
+        @pytest.mark.lora_effect(min_gain=0.5)
+        def test_control(lora_pipeline):
+            pass
+
+        @pytest.mark.lora_strategy("fused", "standard_lora")
+        @pytest.mark.output_equivalent(to="standard_lora")
+        def test_one_of_several(lora_pipeline):
+            pass
+
+        @pytest.mark.faster_than("fused")
+        def test_callable(fused_pipeline, gpu_workload):
+            pass
+    """)
+    result = pytester.runpytest("--co")
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(
+        [
+            "ERROR: loraperf: 2 tests have markers that cannot be used:",
+            "  *::test_own: @pytest.mark.faster_than and output_equivalent: compares fused with itself; *",
+            "  *::test_control[[]no_lora]: @pytest.mark.lora_effect: no_lora has no LoRA; name a strategy *",
+        ]
+    )
+
+
+def test_a_skip_is_told_of_at_its_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.needs_gpu(capability="99.0")
+        def test_it():
+            pass
+    """)
+    result = pytester.runpytest("-rs", "--loraperf-device=cpu")
+    result.stdout.fnmatch_lines(["SKIPPED [[]1] test_a_skip_is_told_of_at_its_test.py:3: needs_gpu: *"])
 
 
 def test_markers_show_what_they_take(pytester: pytest.Pytester) -> None:
