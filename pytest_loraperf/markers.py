@@ -5,7 +5,7 @@ from __future__ import annotations
 MARKERS = {
     "lora_strategy": (
         "lora_strategy(*names): "
-        'run the test once for each strategy, through the fixture lora_pipeline; "all" is each that ships.'
+        'run the test once for each strategy, through the fixture lora_pipeline; "all" is each but no_lora.'
     ),
     "latency_budget": (
         "latency_budget(limit=None, *, ratio=None, of=None): "
