@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_loraperf import __version__
 from pytest_loraperf.commands.exits import CUT_OFF, FINDING, FINE, INCONCLUSIVE, USAGE, exits_of
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import ACTIONS, OPTIONS, Option, Settings
+from pytest_loraperf.options import ACTIONS, OPTIONS, Option, Settings, read_device
 from pytest_loraperf.units import parse_percent, parse_size
 from pytest_loraperf.writable import check_files
 
@@ -301,6 +301,10 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
 def _doctor(given: argparse.Namespace) -> int:
     from pytest_loraperf.commands.doctor import examine, lines  # noqa: PLC0415 - start-up
 
+    try:
+        read_device(given.device)
+    except LoraperfError as error:
+        raise LoraperfError(f"--device: {error}") from error
     checks = examine(given.device, rates=given.rates)
     for line in lines(checks, shutil.get_terminal_size((120, 40)).columns):
         print(line)

@@ -25,6 +25,7 @@ GITHUB_MODES = ("auto", "on", "off")
 BUDGET_MODES = ("assert", "cap")
 ORDER_MODES = ("error", "warn", "off")
 MIN_ROUNDS = 3
+INI_FORMS = {"bool": "write true or false", "linelist": 'write ["…"]', "string": "write it in quotes"}
 ACTIONS = {"bool": "store_true", "linelist": "append", "string": "store"}
 
 
@@ -415,8 +416,7 @@ def _read_ini(config: pytest.Config, option: Option) -> str | bool | Sequence[st
     try:
         found: str | bool | Sequence[str] = config.getini(option.ini)
     except (ValueError, pytest.UsageError) as error:  # older pytest raises the one, newer the other
-        what_to_do = "; write true or false" if option.kind == "bool" else ""
-        raise LoraperfError(f"ini value {option.ini}: {error}{what_to_do}") from error
+        raise LoraperfError(f"ini value {option.ini}: {error}; {INI_FORMS[option.kind]}") from error
     return found
 
 

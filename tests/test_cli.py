@@ -134,6 +134,11 @@ def test_doctor_says_what_this_machine_can_do(capsys: pytest.CaptureFixture[str]
     assert "diffsynth" in said
 
 
+def test_doctor_with_a_device_of_another_name_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--device", "gpu"]) == 2
+    assert capsys.readouterr().err == "loraperf: --device: got 'gpu'; allowed are auto, cpu, cuda and cuda:N\n"
+
+
 def test_doctor_finds_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--device", "cuda:99"]) == 1
     assert "problem" in capsys.readouterr().out

@@ -46,6 +46,24 @@ def test_an_empty_budget_is_no_budget_but_an_error(pytester: pytest.Pytester) ->
     result.stderr.fnmatch_lines(["ERROR: loraperf: --gpu-budget: size '': write a positive number and a unit*"])
 
 
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest reads types from [tool.pytest] since 9.0")
+@pytest.mark.parametrize(
+    ("line", "what_to_do"),
+    [
+        ("loraperf_rounds = 30", "write it in quotes"),
+        ('loraperf_lint = "true"', "write true or false"),
+        ('loraperf_adapter = "a.safetensors"', 'write [[]"…"]'),
+    ],
+)
+def test_a_value_of_another_type_in_toml(pytester: pytest.Pytester, line: str, what_to_do: str) -> None:
+    pytester.makepyprojecttoml(f"[tool.pytest]\n{line}")
+    result = pytester.runpytest()
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines(
+        [f"ERROR: loraperf: ini value {line.split(maxsplit=1)[0]}: * expects a *; {what_to_do}"]
+    )
+
+
 def test_the_command_line_goes_before_the_ini(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\ngpu_budget = 1KB\nloraperf_device = cpu")
     pytester.makepyfile("def test_it(): pass")
