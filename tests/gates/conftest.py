@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+# The inner runs of pytester share this process, in which torch and what registers operators with it can be imported
+# only once: an inner run that is the first to import them lets the next one crash.
+import diffsynth.pipelines.qwen_image  # noqa: F401
+
 # Hypothesis's own plugin imports it at the end of each inner run, which would take as long as the run itself.
 import hypothesis.strategies  # noqa: F401
 import pytest
-
-# The inner runs of pytester share this process, and torch can be imported only once in it.
+import torchao.quantization  # noqa: F401
 
 CLOCK = """
     import pytest
