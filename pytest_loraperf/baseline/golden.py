@@ -131,7 +131,7 @@ class Distance:
 
 def judge_golden(golden: Golden, now: Made, shape: tuple[int, ...], found: Distance, command: str) -> Verdict:
     """Judge an output by its distance to the golden latents; one of another shape is another output."""
-    name, then, limit = one_line(golden.subject.name), golden.made.created, golden.limit(now)
+    name, then, limit = one_line(golden.subject.name), one_line(golden.made.created), golden.limit(now)
     advice = f"{_changed(golden.made, now)}; look for what changed, or accept it with: {command}"
     if shape != golden.shape:
         return Verdict(

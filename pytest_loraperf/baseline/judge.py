@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
@@ -137,14 +138,15 @@ def _old(sampled: Sampled, age: int | None, terms: Terms) -> str:
 def _slower(measured: Measured, record: Record, then: Sampled, code: Code, terms: Terms) -> Verdict:
     now, name = measured.sampled, one_line(measured.subject.name)
     allowed = _allowed(record, code)
-    limit = 1 + max(allowed, record.allow_s / then.median_s)
+    # Whoever allows seconds beyond all bounds has a limit all the same.
+    limit = min(1 + max(allowed, record.allow_s / then.median_s), sys.float_info.max)
     found = _ratio(now, then, limit)
     low, high = found.interval
     span = f"{low:.3f}–{high:.3f}, " if math.isfinite(high) else ""
     basis = _basis(now, then)
-    which = "first" if code == EROSION else "last"
+    which, day = "first" if code == EROSION else "last", one_line(then.created)
     head = (
-        f"{name} takes {found.ratio:.3f}× as long as in the {which} accepted run of {then.created} "
+        f"{name} takes {found.ratio:.3f}× as long as in the {which} accepted run of {day} "
         f"({span}{len(now.samples_s)} against {len(then.samples_s)} samples{basis})"
     )
     detail = tuple(
@@ -184,8 +186,8 @@ def _reference(measured: Measured, then: Sampled) -> Iterator[Verdict]:
             Status.SKIPPED,
             CODE,
             f"{one_line(now.reference)}, which {one_line(measured.subject.name)} is compared with, takes "
-            f"{found.ratio:.3f}× as long as in the run of {then.created}: a slower machine, or a change that "
-            "slows both down, which ratios do not show",
+            f"{found.ratio:.3f}× as long as in the run of {one_line(then.created)}: a slower machine, or a change "
+            "that slows both down, which ratios do not show",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from statistics import median
@@ -60,7 +61,7 @@ class Sampled:
     ``created`` is the day, ``YYYY-MM-DD``.
 
     Raises:
-        LoraperfError: a time is not positive, or the two are not of the same rounds.
+        LoraperfError: a time is not positive, or the two are not of the same rounds, or have no ratio.
     """
 
     created: str
@@ -73,6 +74,8 @@ class Sampled:
             raise LoraperfError("samples are positive seconds, and at least one")
         if self.reference_s and len(self.reference_s) != len(self.samples_s):
             raise LoraperfError("samples and those of the reference are of the same rounds")
+        if any(not 0 < ratio < math.inf for ratio in self.ratios):
+            raise LoraperfError("samples and those of the reference are too far apart to be times")
 
     @property
     def ratios(self) -> tuple[float, ...]:

@@ -106,6 +106,7 @@ def test_two_branches_that_add_records_merge_in_git(tmp_path: Path) -> None:
 
 
 KEY = record().subject.key
+ROUNDS = len(record().last.samples_s)
 
 
 def broken(*place: str | int, value: Any) -> str:
@@ -132,6 +133,10 @@ def broken(*place: str | int, value: Any) -> str:
         (
             broken("records", KEY, "last", "reference_s", value=[1.0]),
             r"samples and those of the reference are of the same rounds; take the record out",
+        ),
+        (
+            broken("records", KEY, "last", "reference_s", value=[5e-324] * ROUNDS),
+            r"samples and those of the reference are too far apart to be times; take the record out",
         ),
         (
             broken("records", KEY, "anchor", "samples_s", value=[]),

@@ -84,7 +84,12 @@ def test_too_few_samples_cannot_tell() -> None:
 
 @pytest.mark.parametrize(
     ("tolerance", "status"),
-    [({}, "FAIL"), ({"max_slowdown": 0.2}, "PASS"), ({"allow_s": 0.2}, "PASS"), ({"max_slowdown": 0.0}, "FAIL")],
+    [
+        ({}, "FAIL"),
+        ({"max_slowdown": 0.2}, "PASS"),
+        ({"allow_s": 0.2}, "PASS"),
+        ({"max_slowdown": 0.0}, "FAIL"),
+    ],
 )
 def test_a_record_has_its_own_tolerance(tolerance: dict[str, Any], status: str) -> None:
     assert statuses(judged(sampled(1.12, 1), sampled(1.0, 2), **tolerance)) == {"baseline": status}
@@ -228,6 +233,17 @@ class TestAccepting:
         ]
         assert max(map(len, lines)) == 110
         assert list(changes(after, after)) == []
+
+
+def test_seconds_allowed_beyond_all_bounds_are_a_limit_too() -> None:
+    assert statuses(judged(sampled(0.3, 1), sampled(0.1, 2), allow_s=1.7e308)) == {"baseline": "PASS"}
+
+
+def test_a_day_that_was_edited_moves_no_cursor() -> None:
+    edited = sampled(1.0, 2, reference=1.0, created="\x1b[2K\n::error::")
+    found = judged(sampled(1.0, 1, reference=1.3), edited)
+    assert len(found) == 3  # stale, the ratio, and the slower reference
+    assert all(verdict.message.isprintable() for verdict in found)
 
 
 def test_hostile_names_stay_in_their_line() -> None:

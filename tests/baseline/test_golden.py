@@ -49,6 +49,11 @@ class TestAnOutput:
             "fused: the output is that of 2026-11-20 (relative L2 0.019, at most 0.02)",
         )
 
+    def test_a_day_that_was_edited_moves_no_cursor(self) -> None:
+        edited = replace(GOLDEN, made=replace(MADE, created="\x1b[2K\n"))
+        for found in (0.019, 0.021):
+            assert judged(found, golden=edited)[1].isprintable()
+
     def test_beyond_it_fails_with_what_changed_and_what_to_do(self) -> None:
         now = Made(created="2026-11-24", steps=("fuse",), versions={"torch": "2.12.0", "torchao": "0.17"})
         assert judged(0.021, now) == (
