@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 from pytest_loraperf.baseline.golden import Golden
 from pytest_loraperf.baseline.record import Baseline, Record
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.report.results import refuse_constant, replace_whole
-from pytest_loraperf.report.schema import from_plain, to_plain
+from pytest_loraperf.report.results import replace_whole
+from pytest_loraperf.report.schema import from_plain, parse_json, to_plain
 
 SCHEMA = 1
 LOCK_SECONDS = 60.0
@@ -33,7 +33,7 @@ def read_baseline(path: Path) -> Baseline:
     except (OSError, UnicodeDecodeError) as error:
         raise LoraperfError(f"baseline {path}: cannot be read: {error}; check the path") from error
     try:
-        return _from_json(json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_once))
+        return _from_json(parse_json(text))
     except LoraperfError as error:
         raise LoraperfError(f"baseline {path}: {error}") from error
     except (ValueError, RecursionError) as error:
@@ -129,12 +129,3 @@ def _record(kind: type[Kind], key: str, entry: Any, where: str) -> Kind:
             "take the record out and make it anew"
         )
     return record
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise LoraperfError(f"{twice!r} is there twice, as after a merge that kept both; keep one")
-    return found

@@ -145,9 +145,9 @@ def open_stored(settings: Settings) -> Stored | None:
             raise LoraperfError(f"{UPDATE}: no file to update; name it with --loraperf-baseline=FILE")
         return None
     path = settings.baseline.absolute()  # wherever tests go
-    found = read_baseline(path)
     if settings.update_baseline:
         check_writable(path, "--loraperf-baseline")
+    found = read_baseline(path)
     return Stored(
         path,
         found,

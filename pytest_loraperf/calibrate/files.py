@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.report.results import refuse_constant, replace_whole
-from pytest_loraperf.report.schema import from_plain, to_plain
+from pytest_loraperf.report.results import replace_whole
+from pytest_loraperf.report.schema import from_plain, parse_json, to_plain
 
 SCHEMA = 1
 
@@ -35,7 +35,7 @@ def read_file(path: Path, kind: str, cls: type) -> Any:
         LoraperfError: it is missing, truncated, no JSON, of another schema or kind, or holds a wrong value.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
+        data = parse_json(path.read_text(encoding="utf-8"))
         _check(data, kind)
         return from_plain(cls, data, kind)
     except LoraperfError as error:

@@ -14,6 +14,7 @@ LOG_FROM = 8
 """A logarithmic axis is used where the largest value is so many times the smallest."""
 _FINE, _COARSE = (1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 5)
 _SHORTENED = 24
+_LEAST, _MOST = 1e-30, 1e30  # beyond these no unit of a chart leaves a time, a size or a ratio
 
 CONFIG: dict[str, Any] = {
     "background": None,
@@ -84,9 +85,9 @@ def scale(values: Iterable[float], *, marks: int = 6, zero: bool = False, includ
 
     ``include`` are values that must lie on it but have no say in whether it is logarithmic.
     """
-    found = list(values)
+    found = _drawable(values)
     log = not zero and max(found) >= LOG_FROM * min(found)
-    found += include
+    found += _drawable(include)
     low, high = min(found), max(found)
     if log:
         room = (high / low) ** 0.06
@@ -98,6 +99,11 @@ def scale(values: Iterable[float], *, marks: int = 6, zero: bool = False, includ
         room = (high - low) * 0.1 or high * 0.1
         low, high = max(low - room, 0.0), high + room
     return Scale(low, high, False, _linear_ticks(low, high, marks))
+
+
+def _drawable(values: Iterable[float]) -> list[float]:
+    """Return values within what an axis can be drawn for: a file may say anything."""
+    return [min(max(value, _LEAST), _MOST) for value in values]
 
 
 def _log_ticks(low: float, high: float, marks: int) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.limits import Limit, Rates
-from pytest_loraperf.report.schema import from_plain, to_plain
+from pytest_loraperf.report.schema import from_plain, parse_json, to_plain
 
 SCHEMA = 1
 
@@ -313,19 +313,10 @@ def read_results(path: Path) -> Results:
         LoraperfError: it is missing, truncated, no JSON, or of another schema.
     """
     try:
-        return Results.from_json(json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant))
+        return Results.from_json(parse_json(path.read_text(encoding="utf-8")))
     except LoraperfError as error:
         raise LoraperfError(f"results {path}: {error}") from error
     except OSError as error:
         raise LoraperfError(f"results {path}: cannot be read: {error.strerror}; check the path") from error
     except (ValueError, RecursionError) as error:
         raise LoraperfError(f"results {path}: no JSON, or truncated ({error}); measure again") from error
-
-
-def refuse_constant(word: str) -> None:
-    """Refuse NaN and Infinity, which are no JSON though Python reads them.
-
-    Raises:
-        ValueError: always.
-    """
-    raise ValueError(f"{word} is no JSON number")

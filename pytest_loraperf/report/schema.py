@@ -44,6 +44,30 @@ def _plain_scalar(value: object) -> str | int | float | None:
     return repr(value)
 
 
+def parse_json(text: str) -> Any:
+    """Return JSON data, read strictly.
+
+    Raises:
+        ValueError: it is no JSON; NaN and Infinity are none, though Python reads them.
+        RecursionError: it is nested too deep.
+        LoraperfError: a key is there twice in one object, of which Python would take the last.
+    """
+    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once)
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise LoraperfError(f"{twice[:_SHOWN]!r} is there twice, as after a merge that kept both; keep one")
+    return found
+
+
 def from_plain(kind: Any, value: Any, where: str) -> Any:
     """Turn JSON data into ``kind``: a dataclass of scalars, tuples, mappings, dataclasses, or None with these.
 
@@ -103,7 +127,7 @@ def _read_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ..
 
 _SCALARS: dict[type, tuple[Callable[[Any], bool], str]] = {
     float: (lambda value: _is_number(value) and _is_finite(value), "a finite number"),
-    int: (lambda value: _is_number(value) and isinstance(value, int), "a whole number"),
+    int: (lambda value: type(value) is int and 0 <= value < 2**63, "a whole number from 0 to below 2**63"),
     bool: (lambda value: isinstance(value, bool), "true or false"),
     str: (lambda value: isinstance(value, str), "a text"),
 }

@@ -10,6 +10,7 @@ from pytest_loraperf.page.axes import labels, scale, shortened
 from pytest_loraperf.page.units import bytes_unit, seconds_unit
 
 positive = st.floats(min_value=1e-9, max_value=1e15)
+any_positive = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 
 
 @example(values=[499999999954546.0], marks=3, zero=False)
@@ -23,6 +24,17 @@ def test_every_value_lies_on_its_axis(values: list[float], marks: int, zero: boo
     places = [found.place(value, 100) for value in sorted(values)]
     assert places == sorted(places)
     assert all(0 <= place <= 100 for place in places)
+
+
+@example(values=[5e-324, 1.0], zero=False)
+@example(values=[5e-324], zero=True)
+@example(values=[1e308, 1.7e308], zero=False)
+@given(st.lists(any_positive, min_size=1, max_size=5), st.booleans())
+def test_values_beyond_all_that_can_be_measured_have_an_axis_too(values: list[float], zero: bool) -> None:
+    found = scale(values, zero=zero, include=[values[-1]])
+    assert found.low < found.high
+    assert all(found.low <= tick <= found.high for tick in found.ticks)
+    assert all(0 <= found.place(value, 100) <= 100 for value in values)
 
 
 @pytest.mark.parametrize(

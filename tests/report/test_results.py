@@ -48,11 +48,14 @@ strategy_results = st.builds(
     scheme=st.none() | text,
     scheme_reason=st.none() | text,
     mistake=st.none() | text,
-    setup=st.lists(st.builds(SetupStep, seconds=finite, vram_peak=st.none() | size, note=text), max_size=2).map(
-        tuple
-    ),
+    setup=st.lists(
+        st.builds(
+            SetupStep, seconds=finite, layers=size, layers_total=size, vram_peak=st.none() | size, note=text
+        ),
+        max_size=2,
+    ).map(tuple),
     samples_s=st.lists(finite, max_size=3).map(tuple),
-    latency=st.none() | st.builds(Latency, median_s=finite, ci_s=pair),
+    latency=st.none() | st.builds(Latency, median_s=finite, ci_s=pair, rounds=size),
     ratio=st.none() | st.builds(Ratio, value=finite, ci=pair),
     vram=st.builds(Vram, *[st.none() | size] * 4),
     output=st.none()
@@ -68,9 +71,17 @@ strategy_results = st.builds(
     ),
     limit=st.none()
     | st.builds(
-        Limit, seconds=finite, operations=st.dictionaries(text, size, max_size=2), not_counted=st.just(("a",))
+        Limit,
+        seconds=finite,
+        bytes=size,
+        bus_bytes=size,
+        operations=st.dictionaries(text, size, max_size=2),
+        not_counted=st.just(("a",)),
     ),
-    lora=st.none() | st.builds(LoraCoverage, rank=st.none() | size, gain_min=st.none() | finite),
+    lora=st.none()
+    | st.builds(
+        LoraCoverage, layers_matched=size, layers_total=size, rank=st.none() | size, gain_min=st.none() | finite
+    ),
     error=st.none() | text,
 )
 json_values = st.recursive(
@@ -94,7 +105,9 @@ all_results = st.builds(
     strategies=st.dictionaries(text, strategy_results, max_size=3),
     verdicts=st.lists(st.builds(VerdictRecord), max_size=2).map(tuple),
     notes=st.lists(text, max_size=2).map(tuple),
-    sweep=st.lists(st.builds(SweepPoint, image_s_with_setup=st.none() | finite), max_size=2).map(tuple),
+    sweep=st.lists(
+        st.builds(SweepPoint, value=size, images=size, image_s_with_setup=st.none() | finite), max_size=2
+    ).map(tuple),
 )
 
 
@@ -253,7 +266,15 @@ AGAIN = "measure again to write it anew"
         ),
         (
             _fused("latency", {"median_s": 1, "ci_s": [1, 2], "rounds": 2.5}),
-            f"{AT}.latency.rounds is 2.5, a whole number is expected; {AGAIN}",
+            f"{AT}.latency.rounds is 2.5, a whole number from 0 to below 2**63 is expected; {AGAIN}",
+        ),
+        (
+            _fused("vram", {"runtime_peak": 10**400}),
+            f"{AT}.vram.runtime_peak is 1{'0' * 38}…, a whole number from 0 to below 2**63 is expected; {AGAIN}",
+        ),
+        (
+            _fused("vram", {"runtime_peak": -1}),
+            f"{AT}.vram.runtime_peak is -1, a whole number from 0 to below 2**63 is expected; {AGAIN}",
         ),
         (
             _fused("ratio", {"of": "standard_lora", "value": 1.0, "ci": [1, 2], "interleaved": 1}),
@@ -337,6 +358,16 @@ def test_broken_json(tmp_path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(
         LoraperfError, match=r"^results .*results\.json: no JSON, or truncated \(.*\); measure again$"
+    ):
+        read_results(path)
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text('{"schema": 1, "model": "a", "model": "b"}', encoding="utf-8")
+    with pytest.raises(
+        LoraperfError,
+        match=r"^results .*: 'model' is there twice, as after a merge that kept both; keep one$",
     ):
         read_results(path)
 
