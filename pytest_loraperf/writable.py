@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from pytest_loraperf.errors import LoraperfError
@@ -75,4 +76,6 @@ def _unwritable(path: Path) -> str | None:
         pass
     if not there:
         path.unlink()
+    with TemporaryFile(dir=path.parent):
+        pass  # what is written takes the file's place from beside it, so the folder must take files too
     return None

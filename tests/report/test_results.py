@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import UserString
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from fractions import Fraction
@@ -35,6 +37,7 @@ from pytest_loraperf.report.results import (
     read_results,
     write_results,
 )
+from pytest_loraperf.writable import check_writable
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 size = st.integers(0, 2**50)
@@ -487,3 +490,36 @@ def test_a_file_with_the_least_there_is_can_be_read() -> None:
     )
     assert found.strategies["fused"].samples_s == (1.0, 2.0)
     assert (found.command, found.machine.driver, found.verdicts, found.notes) == ("", None, (), ())
+
+
+def test_a_folder_that_takes_no_file_is_refused_beforehand(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with as_nobody(tmp_path), pytest.raises(LoraperfError) as caught:
+        check_writable(path)
+    assert str(caught.value) == f"--loraperf-json={path}: cannot be written: Permission denied"
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@contextmanager
+def as_nobody(folder: Path) -> Iterator[None]:
+    """Make its files writable, but not the folder itself, also for root, whom no permission stops."""
+    for file in folder.iterdir():
+        file.chmod(0o666)
+    root = os.geteuid() == 0
+    above = [
+        each for each in folder.parents if root and each.stat().st_uid == 0 and each.stat().st_mode & 0o5 == 0
+    ]
+    modes = {each: each.stat().st_mode for each in (folder, *above)}
+    for each in modes:
+        each.chmod(0o555)
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for each, mode in modes.items():
+            each.chmod(mode)
