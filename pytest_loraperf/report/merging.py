@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 
-from pytest_loraperf.report.results import Machine, Results, StrategyResult, Vram
+from pytest_loraperf.report.results import Machine, Results, StrategyResult, VerdictRecord, Vram
 
 TAKEN_TOGETHER = ("samples_s", "gpu_s", "steps_s", "latency", "limit", "ratio", "requests")
 """The fields of a strategy that are of the same rounds, and so come from the same worker."""
@@ -28,7 +28,7 @@ def merge(parts: Sequence[Results], order: Iterable[str]) -> Results:
         machine=replace(measured[0].machine, rates=rates),
         created=max(part.created for part in parts),
         strategies={name: _strategy(several) for name, several in found.items() if several},
-        verdicts=tuple(verdict for part in parts for verdict in part.verdicts),
+        verdicts=tuple(_relabelled(verdict, part, model) for part in parts for verdict in part.verdicts),
         comparisons=tuple(taken for part in parts for taken in part.comparisons),
         notes=(*dict.fromkeys(note for part in parts for note in part.notes), *_unlike(measured)),
     )
@@ -38,6 +38,12 @@ def _label(name: str, found: StrategyResult, model: str) -> str:
     """Return the name, with the model where that is another than the run's."""
     plain = name.partition(" (")[0]
     return plain if found.model in ("", model) else f"{plain} ({found.model})"
+
+
+def _relabelled(verdict: VerdictRecord, part: Results, model: str) -> VerdictRecord:
+    """Return a verdict on a strategy of one part by its name in the whole."""
+    found = part.strategies.get(verdict.strategy or "")
+    return verdict if found is None else replace(verdict, strategy=_label(verdict.strategy or "", found, model))
 
 
 def _unlike(parts: Sequence[Results]) -> list[str]:

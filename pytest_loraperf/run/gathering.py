@@ -50,10 +50,9 @@ def gather(session: Session) -> Results:
 
         return forecast_results(session)
     strategies: dict[str, StrategyResult] = {}
-    for number, bench in enumerate(session.benches.values()):
+    for bench in session.benches.values():
         for name, arm in bench.arms.items():
-            label = name if number == 0 else f"{name} ({bench.model})"
-            strategies[label] = _strategy(session, bench, arm)
+            strategies[_label(session, bench, name)] = _strategy(session, bench, arm)
     first = next(iter(session.benches.values()), None)
     order = list(session.strategies)
     return Results(
@@ -67,7 +66,7 @@ def gather(session: Session) -> Results:
         verdicts=tuple(
             VerdictRecord(
                 nodeid=record.nodeid,
-                strategy=record.strategy,
+                strategy=record.strategy and _label(session, record.bench, record.strategy),
                 code=verdict.code,
                 status=str(verdict.status),
                 message=verdict.message,
@@ -81,6 +80,12 @@ def gather(session: Session) -> Results:
         notes=(*session.notes, *_recipe_notes(session), *_validity_notes(session)),
         gpu_budget=session.settings.gpu_budget,
     )
+
+
+def _label(session: Session, bench: Bench | None, name: str) -> str:
+    """Return the name of a strategy in the results: with the model where that is not the first of the run."""
+    first = next(iter(session.benches.values()), None)
+    return name if bench is None or bench is first else f"{name} ({bench.model})"
 
 
 def _request(session: Session, bench: Bench | None) -> dict[str, Any]:
