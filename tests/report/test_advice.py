@@ -24,8 +24,12 @@ def test_without_a_budget_there_are_two() -> None:
 
 def test_a_mistake_is_never_recommended() -> None:
     fastest = {
-        name: replace(each, latency=replace(each.latency, median_s=1e-9))
-        if each.mistake and each.latency
+        name: replace(
+            each,
+            latency=replace(each.latency, median_s=1e-9),
+            ratio=replace(each.ratio, value=1e-9),
+        )
+        if each.mistake and each.latency and each.ratio
         else each
         for name, each in EIGHT.strategies.items()
     }
@@ -50,8 +54,8 @@ def test_lines_have_the_code_of_each_once() -> None:
 
 def test_what_the_intervals_cannot_tell_is_said() -> None:
     slower = EIGHT.strategies["fused"]
-    assert slower.latency is not None
-    wide = replace(slower, latency=replace(slower.latency, ci_s=(0.4, 3.0)))
+    assert slower.ratio is not None
+    wide = replace(slower, ratio=replace(slower.ratio, ci=(0.3, 3.0)))
     results = replace(EIGHT, strategies={**EIGHT.strategies, "fused": wide})
     fastest, smallest = list(advice_lines(results, {}))[:2]
     assert fastest.endswith(" a generation, 20 GB; these may be as fast: fused")

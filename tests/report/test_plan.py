@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from sample_results import EIGHT, GIB
 
-from pytest_loraperf.advise.choose import advice_lines
 from pytest_loraperf.report.plan import plan_lines
 from pytest_loraperf.report.results import Latency, Ratio, Results, VerdictRecord
 from pytest_loraperf.strategies import REFERENCE
@@ -88,14 +87,3 @@ def test_seconds_rank_where_one_has_no_ratio() -> None:
     lonely = replace(results.strategies["low_vram"], ratio=None)
     results = replace(results, strategies={**results.strategies, "low_vram": lonely})
     assert "is fused:" in within(80, results)[0]
-
-
-@pytest.mark.parametrize(("ci", "doubted"), [((0.1, 0.3), False), ((0.1, 0.5), True)])
-def test_what_may_be_as_fast_goes_by_the_intervals_of_the_ratios(ci: tuple[float, float], doubted: bool) -> None:
-    results = paired("fused", 0.2, ci, 9.0)
-    found = results.strategies["fused_then_quantize"].ratio
-    assert found is not None
-    assert 0.3 < found.ci[0] < 0.5
-    line = next(iter(advice_lines(results, {})))
-    assert line.startswith("fastest   fused: 9.000 s a generation")
-    assert ("may be as fast: fused_then_quantize" in line) is doubted
