@@ -134,7 +134,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     marked = [item for item in items if any(mark.name in MARKERS for mark in item.iter_markers())]
     if not marked:
         return
-    from pytest_loraperf.specs import MarkerReport, check_references, read_gates  # noqa: PLC0415 - only for ours
+    from pytest_loraperf.hooks.gates import MarkerReport, check_references, read_gates  # noqa: PLC0415 - only for ours
 
     report = MarkerReport()
     for item in marked:

@@ -41,8 +41,6 @@ MAY_IMPORT_PYTEST = (
     "fixtures",
     "xdist",
     "options",
-    "markers",
-    "specs",
     "order.lint.collector",
 )
 STARTS_LIGHT = ("plugin", "hooks", "options", "markers", "hookspec", "fixtures", "session")

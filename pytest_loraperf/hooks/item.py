@@ -39,7 +39,7 @@ def uses_pipeline(item: pytest.Item, session: Session) -> bool:
     """Whether a test of a forecast uses the pipeline of a strategy."""
     if not session.settings.forecast:
         return False
-    from pytest_loraperf.specs import has_pipeline  # noqa: PLC0415 - only in a forecast
+    from pytest_loraperf.hooks.gates import has_pipeline  # noqa: PLC0415 - only in a forecast
 
     return has_pipeline(getattr(item, "fixturenames", ()), session.strategies)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_loraperf.fixtures import GATES, RECORD
+from pytest_loraperf.hooks.gates import builds_pipelines
 from pytest_loraperf.hooks.item import fail, note
 from pytest_loraperf.session import Session
-from pytest_loraperf.specs import builds_pipelines
 
 if TYPE_CHECKING:
     from pytest_loraperf.measure.leaks import Leak

@@ -10,8 +10,9 @@ import pytest
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.fixtures import GATES, one_clear_line
+from pytest_loraperf.hooks.gates import has_pipeline
 from pytest_loraperf.session import Session
-from pytest_loraperf.specs import Gates, has_pipeline
+from pytest_loraperf.specs import Gates
 from pytest_loraperf.units import format_duration
 
 if TYPE_CHECKING:
