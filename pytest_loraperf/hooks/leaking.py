@@ -62,16 +62,17 @@ class Leaking:
         leaks = self._run.leaks
         before = leaks.level()
         self._inner.append(0)
-        result = yield
-        grown = leaks.level() - before
-        leaks.held_by_fixture(id(fixturedef), grown - self._inner.pop())
-        if self._inner:
-            self._inner[-1] += grown  # fixtures that this one asked for are noted themselves
-        return result
+        try:
+            return (yield)
+        finally:  # one that fails is kept too: pytest raises its error again for each test that asks for it
+            grown = leaks.level() - before
+            leaks.held_by_fixture(fixturedef, grown - self._inner.pop())
+            if self._inner:
+                self._inner[-1] += grown  # fixtures that this one asked for are noted themselves
 
     def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
         """Forget a fixture that is finished."""
-        self._run.leaks.let_go(id(fixturedef))
+        self._run.leaks.let_go(fixturedef)
 
     def _watches(self, item: pytest.Item) -> bool:
         # Pipelines of ours stay built between tests, and what they hold has its own accounts.

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType, ModuleType
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -34,19 +35,20 @@ class Leaks:
 
     What was there before the first test belongs to the suite; what a test adds to it is left behind by that test.
     ``left`` has what is still there, by test. ``kept`` is what fixtures hold that live on, by fixture.
+    What is known is held weakly: an address would be that of the next tensor once its own is freed.
     """
 
     ledger: Ledger
     left: dict[str, int] = field(default_factory=dict)
-    kept: dict[int, int] = field(default_factory=dict)
+    kept: dict[object, int] = field(default_factory=dict)
     _start: int = 0
-    _known: frozenset[int] | None = None
+    _known: WeakSet[torch.UntypedStorage] | None = None
 
     def begin(self, *, closely: bool) -> None:
         """Look before a test; ``closely`` looks at each tensor, so that what holds the new ones can be told."""
         self._settle()
         self._start = self._unaccounted()
-        self._known = frozenset(map(_storage, self._tensors())) if closely else None
+        self._known = WeakSet(storage for _, storage in self._tensors()) if closely else None
         self.ledger.left = sum(self.left.values())
 
     def end(self, test: str) -> Leak:
@@ -63,13 +65,13 @@ class Leaks:
         self.left[test] = grown
         return Leak(grown, tuple(self._holders()))
 
-    def held_by_fixture(self, key: int, size: int) -> None:
+    def held_by_fixture(self, fixture: object, size: int) -> None:
         """Note what a fixture holds that lives on after this test."""
-        self.kept[key] = size
+        self.kept[fixture] = size
 
-    def let_go(self, key: int) -> None:
+    def let_go(self, fixture: object) -> None:
         """Note that a fixture is finished: what it still holds is left behind."""
-        self.kept.pop(key, None)
+        self.kept.pop(fixture, None)
 
     def level(self) -> int:
         """Bytes of live tensors."""
@@ -95,31 +97,38 @@ class Leaks:
             if not self.left[test]:
                 del self.left[test]
 
-    def _tensors(self) -> Iterator[torch.Tensor]:
+    def _tensors(self) -> Iterator[tuple[torch.Tensor, torch.UntypedStorage]]:
         for each in gc.get_objects():
             # isinstance would ask some lazy objects for their class, and they warn.
-            if issubclass(type(each), torch.Tensor) and each.is_cuda == self._on_cuda and _storage(each):
-                yield each
+            if not issubclass(type(each), torch.Tensor) or each.is_cuda != self._on_cuda:
+                continue
+            storage = _storage(each)
+            if storage is not None:
+                yield each, storage
 
     def _holders(self) -> Iterator[tuple[str, int]]:
         if self._known is None:
             return
-        new = [tensor for tensor in self._tensors() if _storage(tensor) not in self._known]
-        totals: Counter[str] = Counter()
-        counted: set[int] = set()
+        new = [tensor for tensor, storage in self._tensors() if storage not in self._known]
+        holders: dict[torch.UntypedStorage, str] = {}
         for tensor, holder in zip(new, holders_of(new), strict=True):
-            if _storage(tensor) not in counted:
-                counted.add(_storage(tensor))
-                totals[holder] += tensor.untyped_storage().nbytes()
+            if (
+                holders.get(tensor.untyped_storage(), NOTHING) == NOTHING
+            ):  # views may be held where their base is not
+                holders[tensor.untyped_storage()] = holder
+        totals: Counter[str] = Counter()
+        for storage, holder in holders.items():
+            totals[holder] += storage.nbytes()
         yield from totals.most_common(SHOWN)
 
 
-def _storage(tensor: torch.Tensor) -> int:
-    """Return the identity of a tensor's storage; 0 where it has none of its own."""
+def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """Return a tensor's storage, the same object as long as it lives; None where it has none of its own."""
     try:
-        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - the one identity a storage has
+        storage = tensor.untyped_storage()
     except (NotImplementedError, RuntimeError):
-        return 0
+        return None
+    return storage if storage._cdata else None  # noqa: SLF001 - freed under it where 0
 
 
 def holders_of(values: Sequence[object]) -> list[str]:
@@ -132,7 +141,8 @@ def holders_of(values: Sequence[object]) -> list[str]:
     found: dict[int, str] = {}
     nearest: dict[int, str] = {}
     level = {id(value): {index} for index, value in enumerate(values)}
-    ours = {id(values), id(level)}
+    alive: list[object] = []  # what is told apart by its address must not give that to another
+    ours = {id(values), id(level), id(alive)}
     seen = set(level)
     for _ in range(LEVELS):
         above: dict[int, set[int]] = {}
@@ -150,6 +160,7 @@ def holders_of(values: Sequence[object]) -> list[str]:
                 else:
                     nearest.setdefault(root, f"a {type(holder).__name__}")
                     above.setdefault(id(holder), set()).add(root)
+                    alive.append(holder)
         if not above:
             break
         seen |= set(above)

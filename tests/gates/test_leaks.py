@@ -138,3 +138,37 @@ def test_a_fixture_of_the_users_own_is_no_pipeline(pytester: pytest.Pytester, na
             KEPT.append({name} * 2)
     """)
     pytester.runpytest(CPU, "--gpu-leak-limit=1MB").assert_outcomes(passed=1, errors=1)
+
+
+def test_a_fixture_that_fails_hides_no_leak(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(f"""
+        import pytest
+        import torch
+
+        @pytest.fixture(scope="module")
+        def vae():
+            return torch.ones(8 * {MB}) * 2
+
+        @pytest.fixture(scope="module")
+        def optional():
+            pytest.skip("not here")
+
+        @pytest.fixture(scope="module")
+        def model(request):
+            request.getfixturevalue("vae")
+            try:
+                request.getfixturevalue("optional")
+            except pytest.skip.Exception:
+                return torch.ones(4 * {MB}) * 2
+
+        def test_tidy(model):
+            pass
+
+        def test_leaky(model):
+            pytest.kept = torch.ones(2 * {MB}) * 2
+    """)
+    result = pytester.runpytest(CPU, "--gpu-leak-limit=1MB")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        ["loraperf vram-leak: the test left 2 MB of tensor bytes behind, held by pytest.kept*"]
+    )
