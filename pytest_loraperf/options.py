@@ -249,7 +249,8 @@ OPTIONS = (
         "--loraperf-compile",
         "compile",
         one_of(*COMPILE_MODES),
-        "auto compiles what needs it to be fast (torchao schemes); on compiles all that can be; off nothing",
+        "auto compiles what has a compile step or needs it to be fast (torchao schemes), on also all whose "
+        "weights stay on the device, off nothing",
         "MODE",
     ),
     Option(

@@ -52,9 +52,7 @@ class DiffSynth1:
             scheme, reason = _choose_scheme(strategy, device, choices)
             strategy = strategy.with_scheme(scheme)
         strategy = offloading.decided(strategy, device, choices, (offloading.DIFFSYNTH,))
-        wanted = choices.compile == "on" or strategy.has(StepKind.COMPILE)
-        moves = managed1.may_be_offloaded(strategy)
-        return with_compile(strategy, choices, scheme, reason, wanted=wanted, moves=moves)
+        return with_compile(strategy, choices, scheme, reason, moves=managed1.may_be_offloaded(strategy))
 
     def build(self, model: ModelSpec, device: Device, *, on_cpu: bool) -> Any:
         """Build the pipeline.

@@ -54,9 +54,7 @@ class Diffusers:
             scheme, reason = quantization.choose_scheme(strategy, device, choices, SCHEMES)
             strategy = strategy.with_scheme(scheme)
         strategy = offloading.decided(strategy, device, choices, group_offloading.SCHEMES)
-        schemes = {step.scheme for step in strategy.steps}
-        wanted = choices.compile == "on" or quantization.TORCHAO in schemes
-        return with_compile(strategy, choices, scheme, reason, wanted=wanted, moves=strategy.has(StepKind.OFFLOAD))
+        return with_compile(strategy, choices, scheme, reason, moves=strategy.has(StepKind.OFFLOAD))
 
     def build(self, model: ModelSpec, device: Device, *, on_cpu: bool) -> Any:
         """Build the pipeline.

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_loraperf.backends.diffsynth import DiffSynth
+from pytest_loraperf.backends.diffusers import Diffusers
 from pytest_loraperf.backends.protocol import Choices, Recipe
 from pytest_loraperf.backends.quantization import FP8, SCHEMES, check_scheme, quantize, why_no_torchao
 from pytest_loraperf.backends.synthetic import build_synthetic
@@ -39,6 +40,8 @@ A100 = Device("cuda:0", "A100", 80 * 2**30, (8, 0))
 FASTEST = "fastest here, with compile: fp8 matrix products"
 MOVED = "offloaded weights: fp8 halves what is moved"
 NO_FUSING = "a LoRA cannot be added to torchao's quantized weights"
+MOVES = "not compiled, its weights move between calls"
+SWITCHED_OFF = "compile left out, --loraperf-compile=off"
 SLOW = "torchao's fp8 is slower than bf16 without compile"
 
 
@@ -222,13 +225,53 @@ class TestCompile:
         for mode in ("auto", "on"):
             assert recipe(mine, H100, compile=mode) == Recipe(mine)
 
-    def test_off_leaves_a_step_of_the_users_out_and_says_so(self) -> None:
-        found = recipe(Strategy("mine", (FUSE, COMPILE)), CPU, compile="off")
-        assert found.strategy.steps == (FUSE,)
-        assert found.notes == ("mine: compile left out, --loraperf-compile=off",)
-
-    def test_off_says_nothing_where_nothing_is_left_out(self) -> None:
-        assert recipe("fused", H100, compile="off").notes == ()
+    @pytest.mark.parametrize("backend", [DiffSynth, Diffusers])
+    @pytest.mark.parametrize(
+        ("mode", "its_own", "offloads", "torchao", "compiled", "reason"),
+        [
+            ("auto", False, False, False, False, None),
+            ("auto", False, False, True, True, None),
+            ("auto", False, True, False, False, None),
+            ("auto", False, True, True, False, MOVES),
+            ("auto", True, False, False, True, None),
+            ("auto", True, False, True, True, None),
+            ("auto", True, True, False, True, None),
+            ("auto", True, True, True, True, None),
+            ("on", False, False, False, True, None),
+            ("on", False, False, True, True, None),
+            ("on", False, True, False, False, MOVES),
+            ("on", False, True, True, False, MOVES),
+            ("on", True, False, False, True, None),
+            ("on", True, False, True, True, None),
+            ("on", True, True, False, True, None),
+            ("on", True, True, True, True, None),
+            ("off", False, False, False, False, None),
+            ("off", False, False, True, False, SWITCHED_OFF),
+            ("off", False, True, False, False, None),
+            ("off", False, True, True, False, SWITCHED_OFF),
+            ("off", True, False, False, False, SWITCHED_OFF),
+            ("off", True, False, True, False, SWITCHED_OFF),
+            ("off", True, True, False, False, SWITCHED_OFF),
+            ("off", True, True, True, False, SWITCHED_OFF),
+        ],
+    )
+    def test_each_mode_with_and_without_a_step_of_its_own(
+        self,
+        backend: type[DiffSynth | Diffusers],
+        mode: str,
+        its_own: bool,
+        offloads: bool,
+        torchao: bool,
+        compiled: bool,
+        reason: str | None,
+    ) -> None:
+        steps = [FUSE]
+        steps += [quantized("torchao_fp8_w8a8")] if torchao else []
+        steps += [offload("6GB")] if offloads else []
+        steps += [COMPILE] if its_own else []
+        found = backend(H100).recipe(Strategy("mine", tuple(steps)), H100, Choices(compile=mode))
+        assert found.strategy.has(StepKind.COMPILE) == compiled
+        assert found.notes == (() if reason is None else (f"mine: {reason}",))
 
 
 def tiny() -> Any:

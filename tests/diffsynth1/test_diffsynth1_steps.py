@@ -44,6 +44,7 @@ OWN = [
     Strategy("as_the_guide_says", (FUSE, AS_LOADED)),
     Strategy("as_loaded", (AS_LOADED,)),
     Strategy("compiled", (FUSE, COMPILE)),
+    Strategy("offloaded_compiled", (FUSE, offload("6GB"), COMPILE)),
 ]
 NORM = "transformer_blocks.0.attn.norm_q"
 
@@ -265,6 +266,8 @@ def test_what_1_1_has_not_is_refused_for_what_needs_it_only(
         ("auto", "fused", False, ()),
         ("on", "fused", True, ()),
         ("off", "compiled", False, ("compiled: compile left out, --loraperf-compile=off",)),
+        ("auto", "offloaded_compiled", True, ()),
+        ("on", "offloaded_compiled", True, ()),
         ("on", "low_vram", False, ("low_vram: not compiled, its weights move between calls",)),
     ],
 )
