@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.gpu.assign import read_gpus
-from pytest_loraperf.registry import BACKENDS, DEFAULT
+from pytest_loraperf.registry import BACKENDS, DEFAULT, check_name
 from pytest_loraperf.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -216,8 +216,9 @@ OPTIONS = (
     Option(
         "--loraperf-backend",
         "backend",
-        one_of(*BACKENDS),
-        f"the library that pipelines are built with: {' or '.join(BACKENDS)} (default: {DEFAULT})",
+        check_name,
+        f"the library that pipelines are built with: {', '.join(BACKENDS)} (default: {DEFAULT}), or one that an "
+        "installed package brings a backend for",
         "NAME",
     ),
     Option(

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_loraperf.errors import LoraperfError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 QWEN_IMAGE = "qwen-image"
 PIPELINES: Mapping[str, Mapping[str, Any]] = {
@@ -68,3 +73,23 @@ BACKENDS = {
     ),
 }
 """By the word of ``--loraperf-backend``."""
+GROUP = "pytest_loraperf.backends"
+"""The entry points by which other packages bring backends, each the name and where the class is."""
+
+
+def others() -> dict[str, EntryPoint]:
+    """Return the backends that installed packages bring, by name; a name of ours stays ours."""
+    from importlib import metadata  # noqa: PLC0415 - start-up
+
+    return {each.name: each for each in metadata.entry_points(group=GROUP) if each.name not in BACKENDS}
+
+
+def check_name(name: str) -> str:
+    """Return the name of a backend; those of others are looked for only where it is none of ours.
+
+    Raises:
+        LoraperfError: there is none; the message has all names.
+    """
+    if name not in BACKENDS and name not in (theirs := others()):
+        raise LoraperfError(f"got {name!r}; allowed are {', '.join((*BACKENDS, *sorted(theirs)))}")
+    return name

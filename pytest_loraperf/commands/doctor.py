@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
@@ -25,7 +25,7 @@ from pytest_loraperf.measure.validity import (
     TELLS_LESS,
     unexplained_bytes,
 )
-from pytest_loraperf.registry import BACKENDS, DEFAULT, Entry
+from pytest_loraperf.registry import BACKENDS, DEFAULT, Entry, others
 from pytest_loraperf.report.table import MIN_WIDTH, one_line
 from pytest_loraperf.session import FULL_MODEL_NEEDS
 from pytest_loraperf.units import format_size
@@ -68,6 +68,7 @@ class Probe:
     """All that was asked; ``device`` is a text where it cannot be used, ``no_torchao`` says why not, if not.
 
     ``rates`` are what the device does in a second, None where nobody asked, a text where that failed.
+    ``backends`` are those that other packages bring: a version, or the error that says why one cannot be used.
     """
 
     device: Device | str
@@ -77,6 +78,7 @@ class Probe:
     gpu: Gpu
     host: Host
     rates: Rates | str | None = None
+    backends: Mapping[str, str | LoraperfError] = field(default_factory=dict)
 
 
 def examine(device: str = "auto", *, rates: bool = False) -> list[Check]:
@@ -112,12 +114,20 @@ def probe(wanted: str, *, rates: bool = False) -> Probe:
         device = str(error)
     gpu = Gpu() if isinstance(device, str) or not device.is_cuda else _probe_gpu(device)
     measured = _probe_rates(device) if rates and not isinstance(device, str) else None
-    return Probe(device, nvml.driver_version(), versions, _why_no_torchao(versions), gpu, probe_host(), measured)
+    theirs = {} if isinstance(device, str) else _load_others(device)
+    no_torchao = _why_no_torchao(versions)
+    return Probe(device, nvml.driver_version(), versions, no_torchao, gpu, probe_host(), measured, theirs)
 
 
 def diagnose(found: Probe) -> list[Check]:
     """Judge what was found; pure."""
-    checks = [*_device(found.device), *_driver(found), *_versions(found), *_backends(found.versions)]
+    checks = [
+        *_device(found.device),
+        *_driver(found),
+        *_versions(found),
+        *_backends(found.versions),
+        *_others(found),
+    ]
     if not isinstance(found.device, str) and found.device.is_cuda:
         checks.append(_fp8(found.device))
         if found.driver:
@@ -199,6 +209,14 @@ def _backends(have: Mapping[str, str | None]) -> Iterator[Check]:
     elif DEFAULT not in usable:
         instead = f"use --loraperf-backend={usable[0]}, or {_install(DEFAULT, have)}"
         yield Check("backends", "warn", f"{lacks[DEFAULT]}: the default backend {DEFAULT} cannot be used", instead)
+
+
+def _others(found: Probe) -> Iterator[Check]:
+    for name, version in found.backends.items():
+        if isinstance(version, LoraperfError):
+            yield Check("backends", "warn", str(version), "mend or upgrade the package that brings it")
+        else:
+            yield Check("backends", "ok", f"{name} {version}: brought by another package")
 
 
 def _lacks(entry: Entry, have: Mapping[str, str | None]) -> str | None:
@@ -338,6 +356,18 @@ def _why_no_torchao(versions: Mapping[str, str | None]) -> str | None:
     from pytest_loraperf.backends.quantization import why_no_torchao  # noqa: PLC0415 - torch
 
     return why_no_torchao()
+
+
+def _load_others(device: Device) -> dict[str, str | LoraperfError]:
+    from pytest_loraperf.backends import load_other  # noqa: PLC0415 - torch
+
+    found: dict[str, str | LoraperfError] = {}
+    for name in sorted(others()):
+        try:
+            found[name] = load_other(device, name).version
+        except LoraperfError as error:
+            found[name] = error
+    return found
 
 
 def _probe_rates(device: Device) -> Rates | str:

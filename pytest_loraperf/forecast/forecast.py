@@ -28,7 +28,8 @@ class Forecast:
     """Bytes by phase, as they are measured on a GPU: ``phases`` has setup, resident and runtime.
 
     ``allocated`` is the most that live tensors take; ``steps`` are those of the set-up, each with its peak;
-    ``spent`` says what the memory of each phase is; ``error`` says why there is nothing.
+    ``spent`` says what the memory of each phase is; ``error`` says why there is nothing; ``backend`` is what built
+    it, name and version.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Forecast:
     setup: tuple[StepRecord, ...] = ()
     spent: Mapping[str, Spent] = field(default_factory=dict)
     error: str | None = None
+    backend: str = ""
 
     @property
     def peak(self) -> tuple[int, str]:
@@ -99,6 +101,7 @@ class Forecaster:
             mistake=strategy.mistake,
             notes=recipe.notes,
             error=error,
+            backend=f"{bench.shop.backend.name} {bench.shop.backend.version}",
         )
         if error is None:
             found = replace(_with_sizes(found, arm), spent=_spent(bench, arm))

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from importlib import metadata
 
 import torch
 
 from pytest_loraperf import __version__
 from pytest_loraperf.forecast.forecast import Forecast
-from pytest_loraperf.registry import BACKENDS
 from pytest_loraperf.report.results import Machine, Results, SetupStep, StrategyResult, VerdictRecord, Vram
 from pytest_loraperf.session import Session
 
@@ -34,7 +32,7 @@ def forecast_results(session: Session) -> Results:
             device="forecast",
             name=session.forecaster.card.name,
             torch=torch.__version__,
-            backend=f"{session.settings.backend} {metadata.version(BACKENDS[session.settings.backend].package)}",
+            backend=first.backend,
             memory_kind=KIND,
         ),
         model=str(first.model),
