@@ -121,7 +121,10 @@ def lora_adapter(pytestconfig: pytest.Config) -> Adapters:
 
 @pytest.fixture(scope="session")
 def lora_request(pytestconfig: pytest.Config, lora_model: object) -> Request:
-    """Say what is generated unless a test says otherwise; override it to return a ``Request``."""
+    """Say what is generated unless a test says otherwise; override it to return a ``Request``.
+
+    It is 1024×1024 with ``synthetic:full`` and, where there is a GPU, with a model of your own; else it is 64×64.
+    """
     with one_clear_line():
         return pytestconfig.stash[SESSION].request(lora_model)
 

@@ -332,14 +332,21 @@ class Session:
         return self.forecasts[key]
 
     def request(self, model: object = None) -> Request:
-        """Return the request that a model is called with unless a test says otherwise."""
+        """Return the request that a model is called with unless a test says otherwise.
+
+        A model of the user's own is called at full size where there is a card, or one is forecast: on a CPU that
+        would take minutes, and its figures would count for nothing.
+
+        Raises:
+            LoraperfError: the value names no model, or the device cannot be used.
+        """
         from pytest_loraperf.models import Synthetic  # noqa: PLC0415 - start-up
         from pytest_loraperf.registry import PIPELINES  # noqa: PLC0415 - start-up
         from pytest_loraperf.request import FULL_REQUEST, TINY_REQUEST  # noqa: PLC0415
 
         spec = self.model(model)
         if not isinstance(spec, Synthetic):
-            return FULL_REQUEST
+            return FULL_REQUEST if self.settings.forecast or self.device.is_cuda else TINY_REQUEST
         request = TINY_REQUEST if spec.size == "tiny" else FULL_REQUEST
         return request.with_changes(extra=PIPELINES[spec.pipeline])
 
