@@ -106,7 +106,7 @@ class TestLoading:
             ),
             (
                 "half",
-                "ghostly_backends:Half, of ghostly 0.3) lacks take_base, effect_gains, park, unpark; "
+                "ghostly_backends:Half, of ghostly 0.3) lacks take_base, effect_gains, check, park, unpark; "
                 "docs/how-to/backend.md says what each does",
             ),
             (
@@ -152,7 +152,7 @@ def test_a_run_with_an_unknown_name_or_what_is_none(pytester: pytest.Pytester) -
     pytester.makepyfile("def test_it(fused_pipeline): fused_pipeline()")
     result = pytester.runpytest_subprocess("--loraperf-backend=comfy")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*--loraperf-backend: got 'comfy'; allowed are {ALLOWED}"])
+    result.stderr.fnmatch_lines([f"*--backend: got 'comfy'; allowed are {ALLOWED}"])
     result = pytester.runpytest_subprocess("--loraperf-backend=gone", "--loraperf-device=cpu")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["loraperf: the backend gone (*) cannot be loaded: ModuleNotFoundError: *"])
@@ -186,7 +186,7 @@ def write_lora(folder: Path) -> Path:
 @pytest.mark.usefixtures("site")
 def test_a_command_with_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--backend=comfy"]) == 2
-    assert capsys.readouterr().err == f"loraperf: --loraperf-backend: got 'comfy'; allowed are {ALLOWED}\n"
+    assert capsys.readouterr().err == f"loraperf: --backend: got 'comfy'; allowed are {ALLOWED}\n"
 
 
 @pytest.mark.usefixtures("site")
