@@ -40,6 +40,7 @@ class Test(StrEnum):
     FALSE = "false"
     FP8 = "fp8"
     NOT_FP8 = "not fp8"
+    WIDE = "wide"
     SET = "set"
     IGNORE = "ignore"
 
@@ -62,7 +63,7 @@ class Operation:
     the model is known as one. ``manages`` puts the model under VRAM management, which makes DiffSynth's
     ``load_lora`` attach (``hotloads``) where it otherwise fuses. ``filters`` are the arguments that can leave
     adapters out of a quantization, which ``spares_adapters`` does by itself. ``returns_model``: the result is the
-    model itself.
+    model itself. ``undoes`` names the calls whose work this one can take back, where it cannot take back all.
     """
 
     library: str
@@ -80,6 +81,7 @@ class Operation:
     manages: bool = False
     hotloads: bool = False
     returns_model: bool = False
+    undoes: tuple[str, ...] = ()
 
 
 M, F = Form.METHOD, Form.FUNCTION
@@ -112,7 +114,9 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("diffusers", "load_lora_weights", M, Kind.ATTACH, adapters=("adapter_name", 0)),
     Operation("diffusers", "load_lora_adapter", M, None, given=Given("hotswap", Test.TRUE)),
     Operation("diffusers", "load_lora_adapter", M, Kind.ATTACH, adapters=("adapter_name", 0)),
+    Operation("diffusers", "load_attn_procs", M, Kind.ATTACH, adapters=("adapter_name", 0)),
     Operation("diffusers", "fuse_lora", M, Kind.FUSE, adapters=("adapter_names",)),
+    Operation("diffusers", "set_adapters", M, Kind.SELECT),
     Operation("diffusers", "unfuse_lora", M, Kind.UNFUSE),
     Operation("diffusers", "unload_lora_weights", M, Kind.DETACH),
     Operation("diffusers", "unload_lora", M, Kind.DETACH),
@@ -121,6 +125,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("diffusers", "enable_sequential_cpu_offload", M, Kind.OFFLOAD),
     Operation("diffusers", "enable_group_offload", M, Kind.OFFLOAD),
     Operation("diffusers", "apply_group_offloading", F, Kind.OFFLOAD, 0),
+    Operation("diffusers", "remove_all_hooks", M, Kind.ONLOAD),
+    Operation("diffusers", "dequantize", M, Kind.DEQUANTIZE, returns_model=True),
     Operation("diffusers", "enable_layerwise_casting", M, None, given=Given("storage_dtype", Test.NOT_FP8)),
     Operation("diffusers", "enable_layerwise_casting", M, Kind.QUANTIZE, spares_adapters=True),
     Operation("diffusers", "apply_layerwise_casting", F, Kind.QUANTIZE, 0, Given("storage_dtype", Test.FP8)),
@@ -133,6 +139,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("peft", "add_adapter", M, Kind.ATTACH, adapters=("adapter_name",)),
     Operation("peft", "load_adapter", M, None, given=Given("hotswap", Test.TRUE)),
     Operation("peft", "load_adapter", M, Kind.ATTACH, adapters=("adapter_name", 1)),
+    Operation("peft", "set_adapter", M, Kind.SELECT),
     Operation("peft", "delete_adapter", M, Kind.DETACH, adapters=("adapter_name", 0)),
     Operation("peft", "merge_and_unload", M, Kind.FUSE, returns_model=True),
     Operation("peft", "merge_adapter", M, Kind.FUSE, adapters=("adapter_names",)),
@@ -148,6 +155,10 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("torch", "to", M, Kind.QUANTIZE, given=Given(0, Test.FP8), returns_model=True),
     Operation("torch", "to", M, Kind.QUANTIZE, given=Given(1, Test.FP8), returns_model=True),
     Operation("torch", "to", M, Kind.QUANTIZE, given=Given("dtype", Test.FP8), returns_model=True),
+    Operation("torch", "to", M, Kind.DEQUANTIZE, given=Given(0, Test.WIDE), undoes=("to",), returns_model=True),
+    Operation("torch", "to", M, Kind.DEQUANTIZE, given=Given(1, Test.WIDE), undoes=("to",), returns_model=True),
+    Operation("torch", "to", M, Kind.DEQUANTIZE, given=Given("dtype", Test.WIDE), undoes=("to",),
+              returns_model=True),
     # compiling and offloading
     Operation("torch", "compile", F, Kind.COMPILE, 0, modules=("torch",), returns_model=True),
     Operation("torch", "compile", M, Kind.COMPILE),
@@ -174,6 +185,12 @@ LOADERS = frozenset({"from_pretrained", "from_single_file"})
 
 SHARERS = frozenset({"from_pipe", "from_model_manager"})
 """Class methods that return another pipeline over the same weights: one history with their first argument."""
+
+WIDE_DTYPES = frozenset({"bfloat16", "float16", "float32", "half", "float"})
+"""Dtypes of full-precision weights."""
+
+QUANTIZED_MODELS = ("Nunchaku",)
+"""Classes (by the start of the name) that hold quantized weights only."""
 
 PEFT_MODELS = ("PeftModel", "PeftMixedModel")
 """Classes (by the start of the name) whose ``from_pretrained(model, …)`` attaches an adapter to the model."""

@@ -44,7 +44,7 @@ class EntryPoint:
     ``module`` is where it is defined, ``peft.*`` any module of the package; ``name`` is a function's, or
     ``Class.method`` with ``*`` for any class. ``call`` is what a reader knows it as. ``parts`` names those
     components of a pipeline that it works on; ``when`` tells from an argument whether it does this at all;
-    any of ``filters`` leaves layers out. ``countable``: the adapters of the models can be counted around it.
+    any of ``filters`` leaves layers out; without ``picks`` all active adapters are meant. ``countable``: the adapters of the models can be counted around it.
     """
 
     module: str
@@ -56,6 +56,7 @@ class EntryPoint:
     parts: Argument | None = None
     when: tuple[Argument, Callable[[Any], bool]] | None = None
     filters: tuple[Argument, ...] = ()
+    picks: Argument | None = None
     needs_fp8: bool = False
     countable: bool = False
 
@@ -196,9 +197,26 @@ DIFFUSERS = (
         when=(KEYWORD_HOTSWAP, is_false),
         countable=True,
     ),
+    EntryPoint(
+        "diffusers.*",
+        "*.load_attn_procs",
+        Kind.ATTACH,
+        "model.load_attn_procs",
+        SELF,
+        (Argument(KEYWORD, "adapter_name"),),
+        countable=True,
+    ),
     EntryPoint("diffusers.*", "*.add_adapter", Kind.ATTACH, "model.add_adapter", SELF, ADAPTER_NAME),
     # One row for pipelines and models: a model has no components, so it is meant itself.
-    EntryPoint("diffusers.*", "*.fuse_lora", Kind.FUSE, "pipe.fuse_lora", parts=Argument(0, "components")),
+    EntryPoint(
+        "diffusers.*",
+        "*.fuse_lora",
+        Kind.FUSE,
+        "pipe.fuse_lora",
+        parts=Argument(0, "components"),
+        picks=Argument(3, "adapter_names"),
+    ),
+    EntryPoint("diffusers.*", "*.set_adapters", Kind.SELECT, "pipe.set_adapters"),
     EntryPoint("diffusers.*", "*.unfuse_lora", Kind.UNFUSE, "pipe.unfuse_lora", parts=Argument(0, "components")),
     EntryPoint("diffusers.*", "*.unload_lora_weights", Kind.DETACH, "pipe.unload_lora_weights"),
     EntryPoint("diffusers.*", "*.unload_lora", Kind.DETACH, "model.unload_lora", SELF),
@@ -214,6 +232,8 @@ DIFFUSERS = (
         EntryPoint("diffusers.*", f"*.{name}", Kind.OFFLOAD, f"pipe.{name}")
         for name in ("enable_model_cpu_offload", "enable_sequential_cpu_offload", "enable_group_offload")
     ),
+    EntryPoint("diffusers.*", "*.remove_all_hooks", Kind.ONLOAD, "pipe.remove_all_hooks"),
+    EntryPoint("diffusers.*", "*.dequantize", Kind.DEQUANTIZE, "model.dequantize", SELF),
     EntryPoint(
         "diffusers.*",
         "apply_group_offloading",
@@ -264,9 +284,10 @@ PEFT = (
         )
     ),
     *(
-        EntryPoint("peft.*", f"*.{name}", Kind.FUSE, f"model.{name}", SELF)
-        for name in ("merge_adapter", "merge_and_unload")
+        EntryPoint("peft.*", f"*.{name}", Kind.FUSE, f"model.{name}", SELF, picks=picks)
+        for name, picks in (("merge_adapter", Argument(0, "adapter_names")), ("merge_and_unload", None))
     ),
+    EntryPoint("peft.*", "*.set_adapter", Kind.SELECT, "model.set_adapter", SELF),
     EntryPoint("peft.*", "*.unmerge_adapter", Kind.UNFUSE, "model.unmerge_adapter", SELF),
     EntryPoint("peft.*", "*.unload", Kind.DETACH, "model.unload", SELF),
     EntryPoint(

@@ -21,6 +21,9 @@ class Kind(StrEnum):
     UNFUSE = "unfuse"
     DETACH = "detach"
     HOTSWAP = "hotswap"
+    DEQUANTIZE = "dequantize"
+    ONLOAD = "onload"
+    SELECT = "select"
     LOAD = "load"
 
 
@@ -41,7 +44,8 @@ class Event(NamedTuple):
     ``call`` is what was called, as a reader knows it (``pipe.load_lora``); ``where`` the line of the operation
     itself, ``via`` the line that called the helper it stands in. ``adapter`` tells adapters apart where they are
     known. ``quantizes`` marks a load that quantizes; ``needs_fp8`` a quantization that does nothing unless the
-    weights were loaded as fp8 (DiffSynth 1.1); ``filtered`` one that leaves the adapters out. ``layers`` of
+    weights were loaded as fp8 (DiffSynth 1.1); ``filtered`` one that leaves the adapters out;
+    ``every`` a fuse of all adapters that are active, none of them named. ``layers`` of
     ``total`` were changed, where that could be counted: at run time only.
     """
 
@@ -53,5 +57,6 @@ class Event(NamedTuple):
     quantizes: bool = False
     needs_fp8: bool = False
     filtered: bool = False
+    every: bool = False
     layers: int | None = None
     total: int | None = None

@@ -26,6 +26,8 @@ ATTACH, FUSE, QUANTIZE, OFFLOAD, COMPILE = (
 DIFFSYNTH1 = done(Kind.QUANTIZE, needs_fp8=True)
 HOTSWAP, UNFUSE, DETACH = done(Kind.HOTSWAP), done(Kind.UNFUSE), done(Kind.DETACH)
 A, B = done(Kind.FUSE, adapter="a"), done(Kind.FUSE, adapter="b")
+EVERY_ONE, SELECT = done(Kind.FUSE, every=True), done(Kind.SELECT)
+DEQUANTIZE, ONLOAD = done(Kind.DEQUANTIZE), done(Kind.ONLOAD)
 NOTHING = done(Kind.QUANTIZE, layers=0, total=840)
 PART, NONE = done(Kind.FUSE, layers=800, total=840), done(Kind.ATTACH, layers=0, total=840)
 FILTERED = done(Kind.QUANTIZE, filtered=True)
@@ -65,6 +67,19 @@ def broken(*events: Event) -> list[str]:
         ([A, B], []),
         ([A, UNFUSE, A], []),
         ([FUSE, FUSE], []),
+        ([EVERY_ONE, EVERY_ONE], ["LRP108"]),
+        ([EVERY_ONE, UNFUSE, EVERY_ONE], []),
+        ([EVERY_ONE, SELECT, EVERY_ONE], []),
+        ([ATTACH, EVERY_ONE, ATTACH, EVERY_ONE], []),
+        ([EVERY_ONE, FUSE], []),
+        ([ATTACH, FUSE, UNFUSE, QUANTIZE], ["LRP107", "LRP110"]),
+        ([ATTACH, FUSE, DETACH, QUANTIZE], []),
+        ([ATTACH, DETACH, HOTSWAP], []),
+        ([ATTACH, FUSE, HOTSWAP], ["LRP109"]),
+        ([QUANTIZE, DEQUANTIZE, FUSE], []),
+        ([QUANTIZE, DEQUANTIZE, QUANTIZE, FUSE], ["LRP101"]),
+        ([OFFLOAD, ONLOAD, FUSE], []),
+        ([OFFLOAD, ONLOAD, OFFLOAD, FUSE], ["LRP106"]),
         ([ATTACH, HOTSWAP], ["LRP109"]),
     ],
 )

@@ -100,6 +100,9 @@ class Expressions(Callees):
             if thing is None:
                 outcomes.append((after, self.fresh()))
                 continue
+            if thing.attribute == "components" and thing.owner is not None and isinstance(index, Const):
+                outcomes.append((after, self.attribute(after, thing.owner, str(index.value))))
+                continue
             key = f"[{index.value}]" if isinstance(index, Const) else "[?]"
             stored = after.attributes.get((thing.number, key))
             if stored is None:

@@ -7,7 +7,7 @@ import ast
 from pytest_loraperf.order.lint.functions import Functions
 from pytest_loraperf.order.lint.scene import MAX_WORLDS
 from pytest_loraperf.order.lint.survey import called_name
-from pytest_loraperf.order.lint.values import Exit, Value, World, merge
+from pytest_loraperf.order.lint.values import Exit, Thing, Value, World, merge
 
 MAX_ITEMS = 8
 
@@ -50,7 +50,7 @@ class Flow(Functions):
         """Run a body, and each handler after every part of the body that can come before an exception."""
         before: list[World] = [world.copy()] if node.handlers else []
         worlds, ended = [world], list[World]()
-        for statement in node.body:
+        for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
             if not self.survey.matters(statement):
                 continue
             self._guarded += 1
@@ -58,7 +58,8 @@ class Flow(Functions):
             self._guarded -= 1
             ended += [each for each in after if each.exit is not None]
             worlds = [each for each in after if each.exit is None]
-            if node.handlers and statement is not node.body[-1]:
+            # Operations in a row are one: the next of them takes the blame for what fails between them
+            if node.handlers and following is not None and following not in self.survey.hot:
                 before = merge([*before, *(each.copy() for each in worlds)], MAX_WORLDS)
         worlds = self.block(node.orelse, worlds)
         if node.handlers:
@@ -115,7 +116,9 @@ class Flow(Functions):
         for after, values in self.evaluate(node.iter, world):
             items = self.items(after, values, "list")
             rounds: list[Value]
-            if items is not None and 0 < len(items) <= MAX_ITEMS:
+            if isinstance(values, Thing) and self.is_model(values, after):
+                rounds = [values]  # a generator of the file, of which one item is known
+            elif items is not None and 0 < len(items) <= MAX_ITEMS:
                 rounds = [value for _, value in items]
             else:
                 rounds = [self.fresh()] if self.survey.feeds_operations(node) else [self.fresh(), self.fresh()]

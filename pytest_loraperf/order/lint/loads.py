@@ -15,6 +15,7 @@ from pytest_loraperf.order.calls import (
     PEFT_MODELS,
     QUANTIZATION_CONFIGS,
     QUANTIZATION_KEYWORDS,
+    QUANTIZED_MODELS,
     QUANTIZER_FILTERS,
     SHARERS,
     STORAGE_KEYWORDS,
@@ -94,7 +95,7 @@ class Loads(Conditions):
         made = self.fresh(cls, {"model"}) if main is None else main
         if cls.startswith("AutoPeft"):
             self._attached(made, given, node, world)
-        quantizes = self._quantizes(given, world)
+        quantizes = self._quantizes(cls, given, world)
         if main is None or quantizes:
             self._loaded(made, quantizes, node, world)
         asked = [given.keywords[each] for each in QUANTIZATION_KEYWORDS if each in given.keywords]
@@ -153,7 +154,7 @@ class Loads(Conditions):
         listed = [value] if isinstance(value, Const) else self.items_of(world)(value) or []
         return [each.value for each in listed if isinstance(each, Const) and isinstance(each.value, str)]
 
-    def _quantizes(self, given: Arguments, world: World) -> bool | None:
+    def _quantizes(self, cls: str, given: Arguments, world: World) -> bool | None:
         """Return whether a load quantizes the model that a LoRA is for; None where that is not known."""
         answers = [
             self._asks_quantization(given.keywords[each])
@@ -163,6 +164,7 @@ class Loads(Conditions):
         for name in LOAD_IN_BITS:
             value = given.keywords.get(name, NONE)
             answers.append(bool(value.value) if isinstance(value, Const) else None)
+        answers += [True] if cls.startswith(QUANTIZED_MODELS) else []
         answers.append(self._reads_fp8(given, world))
         configs = given.keywords.get("model_configs")
         if configs is not None:

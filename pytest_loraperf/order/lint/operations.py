@@ -21,7 +21,7 @@ from pytest_loraperf.order.events import Event, Kind
 from pytest_loraperf.order.lint.loads import Loads
 from pytest_loraperf.order.lint.recognize import holds
 from pytest_loraperf.order.lint.values import NONE, Arguments, Const, Imported, Thing, Value, World
-from pytest_loraperf.order.rules.base import attached
+from pytest_loraperf.order.rules.base import attached, quantized
 
 _LOADER = re.compile("lora_?loader", re.IGNORECASE)
 _MODEL_KEYWORDS = ("model", "module", "pipe", "pipeline")
@@ -76,7 +76,7 @@ class Operations(Loads):
                 thing = self.thing(self._argument(operation, call))
                 if thing is None or not holds(operation.given, call.given, self.items_of(world)):
                     continue
-                if self._is_from(operation, call) or (operation.evidence and self._is_model(thing, world)):
+                if self._is_from(operation, call) or (operation.evidence and self.is_model(thing, world)):
                     yield operation, thing
         if call.receiver is None or (isinstance(call.receiver, Imported) and name in _COMMON):
             return
@@ -137,7 +137,8 @@ class Operations(Loads):
             return True
         return call.path.startswith(tuple(f"{each}." for each in operation.modules))
 
-    def _is_model(self, thing: Thing, world: World) -> bool:
+    def is_model(self, thing: Thing, world: World) -> bool:
+        """Return whether a thing is known as a model, or as a pipeline of models."""
         return bool(world.history(thing)) or "model" in thing.flags or thing.attribute in MAIN_COMPONENTS
 
     def _has_no_effect(self, operation: Operation, call: Call) -> bool:
@@ -149,10 +150,14 @@ class Operations(Loads):
         kind = operation.kind
         if kind is None:
             return
+        if operation.undoes and not self._can_undo(operation, world.history(thing)):
+            return
         if operation.hotloads and self._is_managed(thing, world):
             kind = Kind.ATTACH
         filtered = any(call.given.get(each) not in (None, NONE) for each in operation.filters)
         configured = isinstance(call.receiver, Thing) and "filtered" in call.receiver.flags
+        names = operation.adapters if operation.library != "diffsynth" else ()
+        every = kind is Kind.FUSE and bool(names) and self._adapter(operation, call) is None
         for adapter in self._adapters(operation, call, kind, world.history(thing), world):
             event = Event(
                 kind,
@@ -162,8 +167,14 @@ class Operations(Loads):
                 adapter,
                 needs_fp8=operation.needs_fp8,
                 filtered=kind is Kind.QUANTIZE and (filtered or configured or operation.spares_adapters),
+                every=every,
             )
             self.happen(world, thing, event, call.node)
+
+    def _can_undo(self, operation: Operation, history: tuple[Event, ...]) -> bool:
+        """Return whether the latest quantization is of a kind that this call takes back."""
+        done = quantized(history)
+        return done is not None and done.call.rpartition(".")[2] in operation.undoes
 
     def _is_managed(self, thing: Thing, world: World) -> bool:
         # DiffSynth makes LoRA hot-loadable in what was loaded quantized, not in what was quantized afterwards.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_loraperf.order.calls import Given, Test
+from pytest_loraperf.order.calls import WIDE_DTYPES, Given, Test
 from pytest_loraperf.order.lint.values import NONE, Arguments, Const, Imported, Thing, Value
 
 Items = Callable[[Value | None], list[Value] | None]
@@ -40,4 +40,6 @@ def holds(given: Given | None, arguments: Arguments, items: Items) -> bool:
         return isinstance(value, Const) and repr(value.value) == _CONSTANTS[given.test]
     if given.test is Test.SET:
         return value != NONE
+    if given.test is Test.WIDE:
+        return isinstance(value, Imported) and value.name in WIDE_DTYPES
     return is_fp8(value, items) is (given.test is Test.FP8)

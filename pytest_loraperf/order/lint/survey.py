@@ -13,6 +13,7 @@ from pytest_loraperf.order.calls import (
     PEFT_MODELS,
     QUANTIZATION_CONFIGS,
     SHARERS,
+    WIDE_DTYPES,
     WORDS,
 )
 from pytest_loraperf.order.lint.loops import feeds_operations
@@ -260,10 +261,10 @@ def _bound(node: ast.AST) -> Iterator[str]:
 
 
 def _is_cast(node: ast.Call) -> bool:
-    """Return whether a call of ``to`` may cast to float8: a dtype, or a name that may hold one, is given."""
+    """Return whether a call of ``to`` may cast to float8 or back: a dtype, or a name that may hold one, is given."""
     given = [*node.args, *(each.value for each in node.keywords if each.arg == "dtype")]
     return any(
-        each.attr.startswith("float8")
+        each.attr.startswith("float8") or each.attr in WIDE_DTYPES
         if isinstance(each, ast.Attribute)
         else isinstance(each, ast.Name) and each.id != "device"
         for each in given

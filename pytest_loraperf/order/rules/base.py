@@ -61,15 +61,39 @@ def last(history: History, *kinds: Kind) -> Event | None:
     return next((event for event in reversed(history) if event.kind in kinds), None)
 
 
-def attached(history: History) -> list[Event]:
-    """Return the attached adapters that were neither fused nor detached since."""
+def since(history: History, kind: Kind) -> History:
+    """Return the events after the latest of a kind, all where there is none."""
+    places = [place for place, event in enumerate(history) if event.kind is kind]
+    return history[places[-1] + 1 :] if places else history
+
+
+def loaded(history: History) -> list[Event]:
+    """Return the adapters that were attached and not detached since: fusing leaves them there."""
     found: list[Event] = []
     for event in history:
         if event.kind is Kind.ATTACH:
             found.append(event)
-        elif event.kind in (Kind.FUSE, Kind.DETACH):
-            found = [] if event.adapter is None else [each for each in found if each.adapter != event.adapter]
+        elif event.kind is Kind.DETACH:
+            found = _without(found, event)
     return found
+
+
+def attached(history: History) -> list[Event]:
+    """Return the attached adapters that are neither fused nor detached now."""
+    found: list[Event] = []
+    for place, event in enumerate(history):
+        if event.kind is Kind.ATTACH:
+            found.append(event)
+        elif event.kind in (Kind.FUSE, Kind.DETACH):
+            found = _without(found, event)
+        elif event.kind is Kind.UNFUSE:
+            found = loaded(history[:place])
+    return found
+
+
+def _without(adapters: list[Event], event: Event) -> list[Event]:
+    """Return the adapters that an event is not about; one that names none is about all."""
+    return [] if event.adapter is None else [each for each in adapters if each.adapter != event.adapter]
 
 
 def fused(history: History) -> list[Event]:
@@ -85,6 +109,7 @@ def fused(history: History) -> list[Event]:
 
 def quantized(history: History) -> Event | None:
     """Return what quantized the weights, or None; what is known to have changed nothing did not."""
+    history = since(history, Kind.DEQUANTIZE)
     loads = [event for event in history if event.kind is Kind.LOAD]
     plain = bool(loads) and not any(event.quantizes for event in loads)
     for event in history:

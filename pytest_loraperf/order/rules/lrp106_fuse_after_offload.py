@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_loraperf.order.events import Event, Kind
-from pytest_loraperf.order.rules.base import History, Rule, Violation, last
+from pytest_loraperf.order.rules.base import History, Rule, Violation, last, since
 
 
 class FuseAfterOffload(Rule):
@@ -22,6 +22,12 @@ pipe.load_lora_weights("a.safetensors")
 pipe.fuse_lora()
 pipe.enable_model_cpu_offload()
 """,
+        """\
+pipe.enable_model_cpu_offload()
+pipe.load_lora_weights("a.safetensors")
+pipe.remove_all_hooks()
+pipe.fuse_lora()
+""",
     )
     invalid = (
         """\
@@ -33,7 +39,7 @@ pipe.fuse_lora()
 
     def check(self, history: History, event: Event) -> Violation | None:
         """Return what is wrong with this event."""
-        done = last(history, Kind.OFFLOAD) if event.kind is Kind.FUSE else None
+        done = last(since(history, Kind.ONLOAD), Kind.OFFLOAD) if event.kind is Kind.FUSE else None
         if done is None:
             return None
         return self.broken(

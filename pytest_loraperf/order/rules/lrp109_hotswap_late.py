@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_loraperf.order.events import Event, Kind
-from pytest_loraperf.order.rules.base import History, Rule, Violation, last
+from pytest_loraperf.order.rules.base import History, Rule, Violation, loaded
 
 
 class HotswapLate(Rule):
@@ -18,6 +18,11 @@ class HotswapLate(Rule):
 pipe.enable_lora_hotswap(target_rank=64)
 pipe.load_lora_weights("a.safetensors")
 """,
+        """\
+pipe.load_lora_weights("a.safetensors")
+pipe.unload_lora_weights()
+pipe.enable_lora_hotswap(target_rank=64)
+""",
     )
     invalid = (
         """\
@@ -28,7 +33,8 @@ pipe.enable_lora_hotswap(target_rank=64)
 
     def check(self, history: History, event: Event) -> Violation | None:
         """Return what is wrong with this event."""
-        done = last(history, Kind.ATTACH) if event.kind is Kind.HOTSWAP else None
-        if done is None:
+        there = loaded(history) if event.kind is Kind.HOTSWAP else []
+        if not there:
             return None
+        done = there[-1]
         return self.broken(event, done, f"{event.call} comes after {done.call} loaded an adapter ({done.where})")

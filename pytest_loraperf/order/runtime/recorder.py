@@ -120,6 +120,7 @@ class Recorder:
 
     def _events(self, step: Step, result: Any, where: Place, via: Place | None) -> Iterator[tuple[Any, Event]]:
         point = step.point
+        every = point.picks is not None and step.call.get(point.picks) is None
         filtered = any(step.call.get(argument) is not None for argument in point.filters)
         for model, kind, layers, total in step.changes(result):
             if kind is Kind.LOAD:
@@ -129,7 +130,17 @@ class Recorder:
                 yield (
                     model,
                     Event(
-                        kind, point.call, where, via, adapter, quantizes, point.needs_fp8, filtered, layers, total
+                        kind,
+                        point.call,
+                        where,
+                        via,
+                        adapter,
+                        quantizes,
+                        point.needs_fp8,
+                        filtered,
+                        every,
+                        layers,
+                        total,
                     ),
                 )
 
