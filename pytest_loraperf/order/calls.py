@@ -115,7 +115,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("diffusers", "load_lora_adapter", M, None, given=Given("hotswap", Test.TRUE)),
     Operation("diffusers", "load_lora_adapter", M, Kind.ATTACH, adapters=("adapter_name", 0)),
     Operation("diffusers", "load_attn_procs", M, Kind.ATTACH, adapters=("adapter_name", 0)),
-    Operation("diffusers", "fuse_lora", M, Kind.FUSE, adapters=("adapter_names",)),
+    Operation("diffusers", "fuse_lora", M, Kind.FUSE, adapters=("adapter_names", 3)),
     Operation("diffusers", "set_adapters", M, Kind.SELECT),
     Operation("diffusers", "unfuse_lora", M, Kind.UNFUSE),
     Operation("diffusers", "unload_lora_weights", M, Kind.DETACH),
@@ -142,7 +142,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("peft", "set_adapter", M, Kind.SELECT),
     Operation("peft", "delete_adapter", M, Kind.DETACH, adapters=("adapter_name", 0)),
     Operation("peft", "merge_and_unload", M, Kind.FUSE, returns_model=True),
-    Operation("peft", "merge_adapter", M, Kind.FUSE, adapters=("adapter_names",)),
+    Operation("peft", "merge_adapter", M, Kind.FUSE, adapters=("adapter_names", 0)),
     Operation("peft", "unmerge_adapter", M, Kind.UNFUSE),
     Operation("peft", "unload", M, Kind.DETACH, returns_model=True),
     # quantizers
@@ -225,9 +225,22 @@ MANAGING_KEYWORDS = ("onload_dtype", "onload_device", "preparing_dtype", "prepar
 """Keywords of a 2.x ``ModelConfig`` that put the model under VRAM management as it is loaded."""
 
 RETURNING_RECEIVER = frozenset(
-    {"to", "cuda", "cpu", "eval", "train", "half", "float", "bfloat16", "requires_grad_", "to_empty", "type"}
+    {
+        "to",
+        "cuda",
+        "cpu",
+        "eval",
+        "train",
+        "half",
+        "float",
+        "bfloat16",
+        "requires_grad_",
+        "to_empty",
+        "type",
+        "result",
+    }
 )
-"""Methods that return what they are called on."""
+"""Methods that return what they are called on; a future is what comes of it."""
 
 RETURNING_ARGUMENT = frozenset(
     {
@@ -241,9 +254,16 @@ RETURNING_ARGUMENT = frozenset(
         "DDP",
         "FSDP",
         "cast",
+        "Parameter",
     }
 )
 """Calls that return their first argument, or wrap it."""
+
+PARTS = frozenset({"modules", "children", "parameters", "named_modules", "named_children", "named_parameters"})
+"""Methods that yield the parts of a model: what is done to them is done to the model."""
+
+PASSING_ON = {"to_thread": 0, "submit": 0, "apply_async": 0, "run_in_executor": 1, "call_soon": 0, "run_sync": 0}
+"""Calls that call one of their arguments, at this position, with those that follow it."""
 
 TRAINING = (
     "prepare_model_for_kbit_training", "Trainer(", ".backward(", "optimizer.step(", "print_trainable_parameters(",

@@ -44,7 +44,8 @@ class EntryPoint:
     ``module`` is where it is defined, ``peft.*`` any module of the package; ``name`` is a function's, or
     ``Class.method`` with ``*`` for any class. ``call`` is what a reader knows it as. ``parts`` names those
     components of a pipeline that it works on; ``when`` tells from an argument whether it does this at all;
-    any of ``filters`` leaves layers out; without ``picks`` all active adapters are meant. ``countable``: the adapters of the models can be counted around it.
+    any of ``filters`` leaves layers out; without ``picks`` all active adapters are meant. ``countable``: the
+    adapters of the models can be counted around it.
     """
 
     module: str

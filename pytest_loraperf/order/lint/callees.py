@@ -52,6 +52,9 @@ class Callees(Operations):
 
     def _eval_call(self, node: ast.Call, world: World) -> list[Outcome]:
         self.step()
+        passed_on = self.survey.passing.calls.get(node)
+        if passed_on is not None:
+            return self._eval_call(passed_on, world)
         outcomes: list[Outcome] = []
         function = node.func
         owners: list[tuple[World, Value | None]]
@@ -126,14 +129,21 @@ class Callees(Operations):
         elif name == "dict":
             base = self.items(world, first, "dict") or []
             found = self.container(world, "dict", [*base, *given.keywords.items()])
-        elif name in {"list", "tuple"}:
+        elif name in {"list", "tuple", "reversed", "sorted"}:
             found = first
+        elif name == "enumerate":
+            inside = self.items(world, first, "list")
+            pairs = [self._pair(self.fresh(), each, world) for _, each in inside or []]
+            found = None if inside is None else self.container(world, "list", numbered(pairs))
         elif name == "super":
             frame = world.frames[-1]
             instance = next(iter(frame.names.values()), None)
             if frame.cls is not None and isinstance(instance, Thing):
                 found = Super(instance, frame.cls)
         return found
+
+    def _pair(self, one: Value, other: Value, world: World) -> Value:
+        return self.container(world, "list", numbered([one, other]))
 
     def call(self, function: Value, given: Arguments, node: ast.Call, world: World) -> list[Outcome]:
         """Call a value."""
@@ -193,6 +203,9 @@ class Callees(Operations):
             return self.container(world, kind, inside)
         elif name == "values":
             return self.container(world, "list", numbered([value for _, value in inside]))
+        elif name == "items":
+            pairs = [self._pair(self.fresh(), value, world) for _, value in inside]
+            return self.container(world, "list", numbered(pairs))
         return self.fresh()
 
     def _call_unknown(

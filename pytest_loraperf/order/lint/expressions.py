@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 
 from pytest_loraperf.order.lint.callees import Callees, numbered
-from pytest_loraperf.order.lint.nodes import children
-from pytest_loraperf.order.lint.scene import MAX_WORLDS, Outcome, decorators
+from pytest_loraperf.order.lint.nodes import children, decorators
+from pytest_loraperf.order.lint.scene import MAX_WORLDS, Outcome
 from pytest_loraperf.order.lint.values import (
     NONE,
     Arguments,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 
 from pytest_loraperf.order.lint.functions import Functions
+from pytest_loraperf.order.lint.nodes import called_name
 from pytest_loraperf.order.lint.scene import MAX_WORLDS
-from pytest_loraperf.order.lint.survey import called_name
 from pytest_loraperf.order.lint.values import Exit, Thing, Value, World, merge
 
 MAX_ITEMS = 8
+_RAISING = frozenset({"raises", "assertRaises", "assertRaisesRegex"})
+"""Context managers whose body is to raise."""
 
 
 class Flow(Functions):
@@ -97,11 +99,16 @@ class Flow(Functions):
                         self.assign(item.optional_vars, value, after)
                     entered.append(after)
             worlds = entered
-        suppressing = any(
-            isinstance(each.context_expr, ast.Call) and called_name(each.context_expr) in {"suppress", "raises"}
-            for each in node.items
-        )
-        after_all = self.block(node.body, worlds)
+        managers = {
+            called_name(each.context_expr) for each in node.items if isinstance(each.context_expr, ast.Call)
+        }
+        suppressing = managers & {"suppress", *_RAISING}
+        if managers & _RAISING:
+            worlds = self.block(node.body[:-1], worlds)
+            self.block(node.body[-1:], [each.copy() for each in worlds])  # it raises, so that it does nothing
+            after_all = worlds
+        else:
+            after_all = self.block(node.body, worlds)
         for each in after_all:
             if suppressing and each.exit is Exit.RAISE:
                 each.exit = None
@@ -121,9 +128,12 @@ class Flow(Functions):
             elif items is not None and 0 < len(items) <= MAX_ITEMS:
                 rounds = [value for _, value in items]
             else:
-                rounds = [self.fresh()] if self.survey.feeds_operations(node) else [self.fresh(), self.fresh()]
+                rounds = [self.fresh(), self.fresh()]
             worlds, left = [after], list[World]()
+            known = len(self.findings)
             for value in rounds:
+                if items is None and self.survey.feeds_operations(node) and len(self.findings) > known:
+                    break  # another round, with another adapter, would say the same the other way round
                 for each in worlds:
                     self.assign(node.target, value, each)
                 worlds, broken = self._round(node.body, worlds)

@@ -13,6 +13,7 @@ from pytest_loraperf.order.lint.values import (
     NONE,
     Class,
     Exit,
+    Frame,
     Function,
     Imported,
     Thing,
@@ -140,11 +141,14 @@ class Interpreter(Flow):
     def _do_classdef(self, node: ast.ClassDef, world: World) -> list[World]:
         cls = Class(node, len(world.frames) - 1, self.number(("class", node)))
         world.bind(node.name, cls)
-        for each in node.body:
-            if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name):
-                world, value = self.evaluate(each.value, world)[0]
-                world.set(cls.number, each.targets[0].id, value)
-        return [world]
+        world.enter(Frame(parent=len(world.frames) - 1))
+        # An annotated name is a field, whose default an instance, or its configuration, may replace
+        worlds = self.block((each for each in node.body if not isinstance(each, ast.AnnAssign)), [world])
+        for after in worlds:
+            for name, value in after.leave().names.items():
+                if not isinstance(value, Function):
+                    after.set(cls.number, name, value)
+        return worlds
 
     # Ways out
 

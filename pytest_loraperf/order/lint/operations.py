@@ -11,6 +11,7 @@ from pytest_loraperf.order.calls import (
     BY_NAME,
     COMPILE_KEYWORDS,
     MAIN_COMPONENTS,
+    PARTS,
     RECEIVER,
     RETURNING_ARGUMENT,
     RETURNING_RECEIVER,
@@ -58,8 +59,8 @@ class Operations(Loads):
             if operation.manages:
                 world.set(world.root(thing.number), "<managed>", Const(value=True))
             return thing if operation.returns_model else self.fresh(call.name)
-        if call.name in RETURNING_RECEIVER and isinstance(call.receiver, Thing):
-            return call.receiver
+        if call.name in RETURNING_RECEIVER | PARTS and isinstance(call.receiver, Thing):
+            return call.receiver if call.name not in PARTS else self._parts_of(call.receiver, call.name, world)
         if call.name in RETURNING_ARGUMENT and call.given.positional:
             if len(call.given.positional) > 1:
                 return self.container(
@@ -67,6 +68,13 @@ class Operations(Loads):
                 )
             return call.given.positional[0]
         return self.fresh(call.name)
+
+    def _parts_of(self, model: Thing, name: str, world: World) -> Value:
+        """Return what iterates over a model's modules, or its parameters: the one part stands for all."""
+        part = self.attribute(world, model, "weight") if name.endswith("parameters") else model
+        if name.startswith("named"):
+            part = self.container(world, "list", [("0", self.fresh()), ("1", part)])
+        return self.container(world, "list", [("0", part)])
 
     def _candidates(self, call: Call, world: World) -> Iterator[tuple[Operation, Thing]]:
         """Yield the rows that this call is, with the model; only the first counts."""

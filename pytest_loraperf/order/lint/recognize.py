@@ -38,8 +38,7 @@ def holds(given: Given | None, arguments: Arguments, items: Items) -> bool:
         return isinstance(value, Const) and bool(value.value)
     if given.test in _CONSTANTS:
         return isinstance(value, Const) and repr(value.value) == _CONSTANTS[given.test]
-    if given.test is Test.SET:
-        return value != NONE
-    if given.test is Test.WIDE:
-        return isinstance(value, Imported) and value.name in WIDE_DTYPES
+    if given.test in (Test.SET, Test.WIDE):
+        is_wide = isinstance(value, Imported) and value.name in WIDE_DTYPES
+        return value != NONE if given.test is Test.SET else is_wide
     return is_fp8(value, items) is (given.test is Test.FP8)

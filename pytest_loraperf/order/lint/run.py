@@ -42,7 +42,7 @@ def lint_source(source: str, path: str, codes: Collection[str] | None = None) ->
         return []
     if isinstance(tree, Finding):
         return [tree] if UNREADABLE in codes else []
-    return unsuppressed(Interpreter(tree, path, _meaningful(source, codes)).run(), source)
+    return unsuppressed(Interpreter(tree, path, _meaningful(source, codes)).run(), source, tree)
 
 
 def _meaningful(source: str, codes: Collection[str]) -> Collection[str]:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_loraperf.order.calls import MAIN_COMPONENTS
-from pytest_loraperf.order.events import Event, Place
+from pytest_loraperf.order.events import Event, Kind, Place
 from pytest_loraperf.order.lint.findings import Finding
-from pytest_loraperf.order.lint.nodes import walk
+from pytest_loraperf.order.lint.nodes import decorators, walk
 from pytest_loraperf.order.lint.survey import Survey
 from pytest_loraperf.order.lint.values import (
     Arguments,
@@ -32,6 +32,8 @@ MAX_WORLDS = 8
 MAX_STEPS, STEPS_A_LINE = 20_000, 4
 MAX_HISTORY = 60
 MAX_DEPTH = 8
+_WEIGHTS = frozenset({"weight", "data"})
+_BLOCKS = ("blocks", "layers")
 
 
 AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
@@ -191,6 +193,8 @@ class Scene(ABC):
         if thing is None:
             return
         new = self.thing(value)
+        if name in _WEIGHTS and new is not None:
+            self._replace_weights(world, thing, new)
         if name in MAIN_COMPONENTS and thing.cls is None and new is not None:
             mine, theirs = world.root(thing.number), world.root(new.number)
             if mine != theirs:
@@ -199,6 +203,15 @@ class Scene(ABC):
             world.set(self.number(("import", owner.path)), name, value)
         else:
             world.set(thing.number, name, value)
+
+    def _replace_weights(self, world: World, thing: Thing, new: Thing) -> None:
+        """Remember of a model that one of its tensors was quantized: its ``.to`` changes no model by itself."""
+        while thing.attribute in _WEIGHTS and (above := self.thing(thing.owner)) is not None:
+            thing = above
+        done = [event for event in world.history(new) if event.kind is Kind.QUANTIZE]
+        if done and world.root(thing.number) != world.root(new.number):
+            number = world.root(thing.number)
+            world.histories[number] = (*world.histories.get(number, ()), done[-1])[-MAX_HISTORY:]
 
     def method(self, world: World, cls: Class, name: str, receiver: Value | None) -> Function | None:
         """Return the method of this name, of the class or of its bases in the file."""
@@ -276,20 +289,14 @@ class Scene(ABC):
         return made
 
     def items(self, world: World, value: Value | None, kind: str) -> list[tuple[str, Value]] | None:
-        """Return the items of a dict or list of the file, None of anything else."""
+        """Return the items of a dict or list of the file, None of anything else.
+
+        The blocks of a model are a list of the model itself: what is done to each of them is done to it.
+        """
+        if isinstance(value, Thing) and kind == "list" and value.attribute.endswith(_BLOCKS):
+            model = self.thing(value.owner)
+            return None if model is None else [("0", model)]
         if not isinstance(value, Thing) or kind not in value.flags:
             return None
         number = value.number
         return [(key[1:-1], each) for (owner, key), each in world.attributes.items() if owner == number]
-
-
-def decorators(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
-    """Return the last parts of the names of a function's decorators."""
-    found = set()
-    for each in node.decorator_list:
-        target = each.func if isinstance(each, ast.Call) else each
-        if isinstance(target, ast.Attribute):
-            found.add(target.attr)
-        elif isinstance(target, ast.Name):
-            found.add(target.id)
-    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from pytest_loraperf.order.calls import (
     BY_NAME,
@@ -17,7 +17,8 @@ from pytest_loraperf.order.calls import (
     WORDS,
 )
 from pytest_loraperf.order.lint.loops import feeds_operations
-from pytest_loraperf.order.lint.nodes import WORD_OF, children, walk
+from pytest_loraperf.order.lint.nodes import WORD_OF, bound, called_name, children, walk
+from pytest_loraperf.order.lint.passing import CARRIERS, Passing
 
 _FREQUENT = frozenset({"getattr", "setattr", "partial", "update", "append", "extend", "exit", "_exit", "quit"})
 """Calls that matter only next to others."""
@@ -30,12 +31,13 @@ _CALLS = (
 )
 _NAME_LENGTH = 80
 _PATTERNS = ("re", "regex")
+AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SCOPES = (*_FUNCTIONS, ast.ClassDef, ast.Lambda)
 _BINDINGS = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.Delete, ast.Import, ast.ImportFrom)
 _LEAVING = (ast.Return, ast.Yield, ast.Break, ast.Continue)
 _IN_PLACE = (ast.Raise, ast.Global, *_SCOPES)
-_MET = frozenset({ast.Call, *_BINDINGS, *_LEAVING, *_IN_PLACE})
+_MET = frozenset({ast.Call, *CARRIERS, *_BINDINGS, *_LEAVING, *_IN_PLACE})
 _ALIASING = (
     ast.Name,
     ast.Attribute,
@@ -48,14 +50,6 @@ _ALIASING = (
     ast.NamedExpr,
     ast.Await,
 )
-
-
-def called_name(node: ast.Call) -> str:
-    """Return the last part of the name of what is called, or an empty text."""
-    function = node.func
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
 
 
 class Survey:
@@ -71,11 +65,14 @@ class Survey:
         self.functions: list[ast.FunctionDef | ast.AsyncFunctionDef] = []
         self.classes: list[ast.ClassDef] = []
         self.parents: dict[ast.AST, ast.AST] = {}
+        self.passing = Passing()
         self._calls: dict[str, list[ast.Call]] = defaultdict(list)
         self._bindings: dict[str, list[ast.AST]] = defaultdict(list)
         self._returns: dict[str, list[ast.Return | ast.Yield]] = defaultdict(list)
         self._aliases: dict[str, list[str]] = defaultdict(list)
         self._feeding: dict[ast.AST, bool] = {}
+        self._inner: dict[ast.AST | None, list[AnyFunction]] = defaultdict(list)
+        self._setting: dict[AnyFunction, bool] = {}
         self._frequent: list[ast.Call] = []
         self._casts: list[ast.Call] = []
         self._words: set[object] = set()
@@ -86,7 +83,34 @@ class Survey:
             each for each in (*self._calls, *self._aliases) if each in names or each.startswith(PEFT_MODELS)
         ]:
             self._heat(name)
+        self._heat_indirect(names)
         self._follow(self._wanted())
+
+    def inner_functions(self, function: AnyFunction) -> list[AnyFunction]:
+        """Return the functions with calls that matter that a function defines itself."""
+        if not self._inner:
+            self._inner[None] = []
+            for each in self.functions:
+                if each in self.hot:
+                    self._inner[self._scope_of(each)].append(each)
+        return self._inner.get(function, [])
+
+    def sets_globals(self, function: AnyFunction) -> bool:
+        """Return whether a function may give the module a value: by a ``global``, or as an item of a dict."""
+        if function not in self._setting:
+            self._setting[function] = any(
+                isinstance(each, ast.Global)
+                or (isinstance(each, ast.Subscript) and isinstance(each.ctx, ast.Store))
+                for each in walk(function)
+            )
+        return self._setting[function]
+
+    def _scope_of(self, node: ast.AST) -> ast.AST | None:
+        """Return the function or class that a node stands in."""
+        found = self.parents.get(node)
+        while found is not None and not isinstance(found, _SCOPES):
+            found = self.parents.get(found)
+        return found
 
     @property
     def is_worthwhile(self) -> bool:
@@ -122,18 +146,24 @@ class Survey:
                 continue
             elif isinstance(node, ast.Call):
                 self._meet_call(node)
+            elif isinstance(node, CARRIERS):
+                self.passing.meet(node)
             elif isinstance(node, _BINDINGS):
                 self._meet_binding(node, names)
-            elif isinstance(node, _LEAVING):
-                self._stir(node)
-                if isinstance(node, ast.Return | ast.Yield):
-                    self._returns[self._function_of(node)].append(node)
-            elif isinstance(node, _IN_PLACE):
-                self._meet_definition(node)
+            else:
+                self._meet_statement(node)
         return names
 
+    def _meet_statement(self, node: ast.AST) -> None:
+        if isinstance(node, _LEAVING):
+            self._stir(node)
+            if isinstance(node, ast.Return | ast.Yield):
+                self._returns[self._function_of(node)].append(node)
+        else:
+            self._meet_definition(node)
+
     def _meet_binding(self, node: ast.AST, names: set[str]) -> None:
-        for name in _bound(node):
+        for name in bound(node):
             self._bindings[name].append(node)
         if isinstance(node, ast.Assign):
             self._meet_alias(node)
@@ -151,6 +181,9 @@ class Survey:
         name = called_name(node)
         if name in _FREQUENT:
             self._frequent.append(node)
+        passed_on = self.passing.meet_call(node, name)
+        if passed_on:
+            self._calls[passed_on].append(node)
         if name == "to":
             if _is_cast(node):
                 self._casts.append(node)
@@ -195,8 +228,16 @@ class Survey:
                     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                         waiting.append(node.name)
                     elif isinstance(node, ast.Lambda) and isinstance(self.parents[node], ast.Assign):
-                        waiting += _bound(self.parents[node])
+                        waiting += bound(self.parents[node])
                     node = self.parents.get(node)
+
+    def _heat_indirect(self, names: set[str]) -> None:
+        """Mark calls of parameters, of a loop's variables and of items, where what matters is such a value."""
+        values = self.passing
+        hot = {each.name for each in self.functions if each in self.hot} | names
+        if values.names & hot or any(each in self.hot for each in values.lambdas):
+            for name in ("", *values.variables):
+                self._heat(name)
 
     def _wanted(self) -> set[str]:
         """Return the names on which the calls that matter, and reaching them, depend."""
@@ -240,28 +281,8 @@ class Survey:
         return set()
 
 
-def _bound(node: ast.AST) -> Iterator[str]:
-    """Yield the names, and the names of the attributes, that a statement gives values to."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        for each in node.names:
-            yield each.asname or each.name.split(".")[0]
-        return
-    targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [node.target]  # type: ignore[attr-defined] # the other bindings have one
-    while targets:
-        target = targets[-1]
-        targets = targets[:-1]
-        if isinstance(target, ast.Name):
-            yield target.id
-        elif isinstance(target, ast.Attribute):
-            yield target.attr
-        elif isinstance(target, ast.Subscript | ast.Starred):
-            targets = [*targets, target.value]
-        elif isinstance(target, ast.Tuple | ast.List):
-            targets = [*targets, *target.elts]
-
-
 def _is_cast(node: ast.Call) -> bool:
-    """Return whether a call of ``to`` may cast to float8 or back: a dtype, or a name that may hold one, is given."""
+    """Return whether a call of ``to`` may cast to float8 or back: with a dtype, or a name that may hold one."""
     given = [*node.args, *(each.value for each in node.keywords if each.arg == "dtype")]
     return any(
         each.attr.startswith("float8") or each.attr in WIDE_DTYPES

@@ -354,7 +354,7 @@ SOURCES = [
         "    return p\n"
         "def test_a(pipe):\n"
         "    pipe.load_lora_weights('a')\n",
-        [],
+        ["LRP102"],
         id="pytest fixture",
     ),
     pytest.param(
