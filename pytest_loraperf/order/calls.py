@@ -41,7 +41,7 @@ class Test(StrEnum):
     FP8 = "fp8"
     NOT_FP8 = "not fp8"
     WIDE = "wide"
-    SET = "set"
+    NEGATIVE = "negative"
     IGNORE = "ignore"
 
 
@@ -106,6 +106,8 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("diffsynth", "load_lora", M, Kind.FUSE, 0, Given("hotload", Test.FALSE), adapters=_LORA),
     Operation("diffsynth", "load_lora", M, Kind.FUSE, 0, adapters=_LORA, hotloads=True),
     Operation("diffsynth", "clear_lora", M, Kind.DETACH),
+    Operation("diffsynth", "fuse_lora_to_base_model", M, Kind.UNFUSE, 0, Given("alpha", Test.NEGATIVE)),
+    Operation("diffsynth", "fuse_lora_to_base_model", M, Kind.UNFUSE, 0, Given(2, Test.NEGATIVE)),
     Operation("diffsynth", "fuse_lora_to_base_model", M, Kind.FUSE, 0, adapters=("state_dict", 1)),
     Operation("diffsynth", "quantize_model", M, Kind.QUANTIZE, 0, returns_model=True),
     Operation("diffsynth", "compile_pipeline", M, Kind.COMPILE),

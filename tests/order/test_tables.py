@@ -27,7 +27,6 @@ NOT_IN_SOURCES = {("load", Form.METHOD), ("enable_cpu_offload", Form.METHOD)}
 """The linter tells a loader's ``load`` by its receiver; DiffSynth 1.1 calls ``enable_cpu_offload`` by itself."""
 ONE_SEES_MORE = {
     ("load_lora", Form.METHOD): {Kind.FUSE},  # the recorder sees whether it fuses by the loader called inside
-    ("fuse_lora_to_base_model", Form.METHOD): {Kind.UNFUSE},  # by the sign of alpha, a value
 }
 
 

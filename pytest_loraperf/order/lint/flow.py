@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 
-from pytest_loraperf.order.lint.functions import Functions
 from pytest_loraperf.order.lint.nodes import called_name
 from pytest_loraperf.order.lint.scene import MAX_WORLDS
+from pytest_loraperf.order.lint.uncalled import Uncalled
 from pytest_loraperf.order.lint.values import Exit, Thing, Value, World, merge
 
 MAX_ITEMS = 8
@@ -14,7 +14,7 @@ _RAISING = frozenset({"raises", "assertRaises", "assertRaisesRegex"})
 """Context managers whose body is to raise."""
 
 
-class Flow(Functions):
+class Flow(Uncalled):
     """Running compound statements."""
 
     _guarded = 0

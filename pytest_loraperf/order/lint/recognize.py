@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 
 from pytest_loraperf.order.calls import WIDE_DTYPES, Given, Test
-from pytest_loraperf.order.lint.values import NONE, Arguments, Const, Imported, Thing, Value
+from pytest_loraperf.order.lint.values import Arguments, Const, Imported, Thing, Value
 
 Items = Callable[[Value | None], list[Value] | None]
 """Gives the values in a dict or list of the file, None for anything else."""
@@ -38,7 +39,10 @@ def holds(given: Given | None, arguments: Arguments, items: Items) -> bool:
         return isinstance(value, Const) and bool(value.value)
     if given.test in _CONSTANTS:
         return isinstance(value, Const) and repr(value.value) == _CONSTANTS[given.test]
-    if given.test in (Test.SET, Test.WIDE):
-        is_wide = isinstance(value, Imported) and value.name in WIDE_DTYPES
-        return value != NONE if given.test is Test.SET else is_wide
-    return is_fp8(value, items) is (given.test is Test.FP8)
+    if given.test in (Test.FP8, Test.NOT_FP8):
+        return is_fp8(value, items) is (given.test is Test.FP8)
+    node = arguments.nodes.get(given.argument)
+    return {
+        Test.WIDE: isinstance(value, Imported) and value.name in WIDE_DTYPES,
+        Test.NEGATIVE: isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub),
+    }[given.test]

@@ -68,6 +68,7 @@ class Scene(ABC):
         self.sites: list[Place] = []
         self.active: list[ast.AST] = []
         self.called: set[ast.AST] = set()
+        self.reached: set[ast.AST] = set()
         self.steps = 0
         lines = tree.body[-1].end_lineno if tree.body else None
         self._most = min(MAX_STEPS, 3_000 + STEPS_A_LINE * (lines or 0))
@@ -130,6 +131,11 @@ class Scene(ABC):
         """Return a new thing."""
         self._count += 1
         return Thing(self._count, made, frozenset(flags), cls=cls)
+
+    @property
+    def latest(self) -> int:
+        """The highest identity there is: what comes later has a higher one."""
+        return self._count
 
     def number(self, key: object) -> int:
         """Return the identity that belongs to this key, always the same one."""

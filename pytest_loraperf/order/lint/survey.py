@@ -72,7 +72,7 @@ class Survey:
         self._aliases: dict[str, list[str]] = defaultdict(list)
         self._feeding: dict[ast.AST, bool] = {}
         self._inner: dict[ast.AST | None, list[AnyFunction]] = defaultdict(list)
-        self._setting: dict[AnyFunction, bool] = {}
+        self._setting: dict[ast.AST, bool] = {}
         self._frequent: list[ast.Call] = []
         self._casts: list[ast.Call] = []
         self._words: set[object] = set()
@@ -95,12 +95,12 @@ class Survey:
                     self._inner[self._scope_of(each)].append(each)
         return self._inner.get(function, [])
 
-    def sets_globals(self, function: AnyFunction) -> bool:
-        """Return whether a function may give the module a value: by a ``global``, or as an item of a dict."""
+    def sets_up(self, function: ast.AST) -> bool:
+        """Return whether a function may give something outside it a value: a global, an attribute or an item."""
         if function not in self._setting:
             self._setting[function] = any(
                 isinstance(each, ast.Global)
-                or (isinstance(each, ast.Subscript) and isinstance(each.ctx, ast.Store))
+                or (isinstance(each, ast.Subscript | ast.Attribute) and isinstance(each.ctx, ast.Store))
                 for each in walk(function)
             )
         return self._setting[function]
@@ -287,7 +287,7 @@ def _is_cast(node: ast.Call) -> bool:
     return any(
         each.attr.startswith("float8") or each.attr in WIDE_DTYPES
         if isinstance(each, ast.Attribute)
-        else isinstance(each, ast.Name) and each.id != "device"
+        else isinstance(each, ast.Subscript) or (isinstance(each, ast.Name) and each.id != "device")
         for each in given
     )
 
