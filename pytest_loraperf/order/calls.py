@@ -257,6 +257,7 @@ RETURNING_ARGUMENT = frozenset(
         "FSDP",
         "cast",
         "Parameter",
+        "tqdm",
     }
 )
 """Calls that return their first argument, or wrap it."""
