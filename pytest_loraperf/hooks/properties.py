@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pytest_loraperf.run.judging import arm_phases
 from pytest_loraperf.session import Session, TestRecord
-from pytest_loraperf.verdict.decision import estimate, median_interval
+from pytest_loraperf.verdict.decision import estimate
+from pytest_loraperf.verdict.intervals import median_interval
 
 if TYPE_CHECKING:
     from pytest_loraperf.measure.rounds import Rounds, Workload

@@ -31,7 +31,8 @@ from pytest_loraperf.report.results import (
 from pytest_loraperf.run.limiting import limit_for
 from pytest_loraperf.strategies import REFERENCE
 from pytest_loraperf.units import format_duration
-from pytest_loraperf.verdict.decision import estimate, median_interval
+from pytest_loraperf.verdict.decision import estimate
+from pytest_loraperf.verdict.intervals import median_interval
 
 if TYPE_CHECKING:
     from pytest_loraperf.bench.arm import Arm

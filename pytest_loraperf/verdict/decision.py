@@ -35,13 +35,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import accumulate
-from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pytest_loraperf.verdict.given import check_limit, check_rounds, log_seconds
+from pytest_loraperf.verdict.intervals import Logs, dependence, hodges_lehmann, sign_interval, walsh_interval
 from pytest_loraperf.verdict.types import Status
 
 ALPHA = 0.01
@@ -54,14 +52,8 @@ _LOOKS = 11
 # What each look may err: 2**-9 is just below the first share; the last look is the one that decides what is close.
 _FIRST, _LAST = 0.2 * ALPHA, 0.4 * ALPHA
 _EACH = (ALPHA - _FIRST - _LAST) / (_LOOKS - 1)
-_EXACT_ROUNDS = 128
-_ALL_PAIRS = 128
 _ROUNDING = 1e-7
-_ROUGHLY = 1e-7
-_AT_LEAST = 0.05
 _LARGEST_LOG = 700.0
-
-Logs = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -101,15 +93,14 @@ def decide(
         PASS or FAIL as soon as the interval is on one side of the limit, INCONCLUSIVE when the rounds end first.
 
     Raises:
-        ValueError: the lengths differ, there is no round, or a time or the limit is not positive and finite.
+        ValueError: the lengths differ, there is no round, a time or the limit is not positive and finite, or
+            ``max_rounds`` is no positive whole number.
     """
-    if not math.isfinite(max_ratio) or max_ratio <= 0:
-        raise ValueError(f"max_ratio {max_ratio!r} is not a positive number")
-    if max_rounds is not None and max_rounds < 1:
-        raise ValueError(f"max_rounds {max_rounds!r} is not a positive number")
+    check_limit(max_ratio)
+    check_rounds(max_rounds)
     logs = log_ratios(samples, reference)[:max_rounds]
     if not len(logs):
-        raise ValueError("samples must be positive, finite seconds, and at least one")
+        raise ValueError("there are no samples; at least one round is needed")
     constant = _is_constant(reference)
     for rounds in looks():
         if rounds >= len(logs):
@@ -147,13 +138,10 @@ def log_ratios(samples: Sequence[float], reference: Sequence[float]) -> Logs:
     Raises:
         ValueError: the lengths differ, or a time is not positive and finite.
     """
-    if len(samples) != len(reference):
-        raise ValueError(f"{len(samples)} samples but {len(reference)} of the reference; rounds come in pairs")
-    times = np.array([samples, reference], dtype=float)
-    if not (np.isfinite(times) & (times > 0)).all():
-        raise ValueError("samples must be positive, finite seconds, and at least one")
-    logs: Logs = np.log(times[0]) - np.log(times[1])
-    return logs
+    logs, reference_logs = log_seconds(samples), log_seconds(reference)
+    if len(logs) != len(reference_logs):
+        raise ValueError(f"{len(logs)} samples but {len(reference_logs)} of the reference; rounds come in pairs")
+    return logs - reference_logs
 
 
 def looks() -> Iterator[int]:
@@ -186,14 +174,6 @@ def _decision(status: Status, logs: Logs, interval: tuple[float, float], *, cons
     return Decision(status, len(logs), ratio_of(centre), interval)
 
 
-def _mid_ranks(values: Logs) -> Logs:
-    """Return the ranks of values, equal ones sharing the middle of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    middle: Logs = (last - (counts - 1) / 2)[inverse]
-    return middle
-
-
 def ratio_of(log: float) -> float:
     """Return the ratio of a logarithm; one beyond the range of floats means nothing and is cut to it."""
     return math.exp(min(log, _LARGEST_LOG))
@@ -217,115 +197,3 @@ def _interval(logs: Logs, error: float, *, constant: bool) -> tuple[float, float
     low, high = sign_interval(logs, error) if constant else walsh_interval(logs, error)
     more = (dependence(logs) - 1) * (high - low) / 2
     return ratio_of(low - more), ratio_of(high + more)
-
-
-def dependence(logs: Logs) -> float:
-    """Return by what factor the dependence of successive rounds widens an interval; 1 where none is seen."""
-    ranks = _mid_ranks(logs)
-    before, after = ranks[:-1] - ranks[:-1].mean(), ranks[1:] - ranks[1:].mean()
-    spread = math.sqrt(float(before @ before) * float(after @ after))
-    seen = float(before @ after) / spread - 1 / math.sqrt(len(logs)) if spread else 0.0
-    return math.sqrt((1 + seen) / (1 - seen)) if seen > 0 else 1.0
-
-
-def hodges_lehmann(logs: Logs) -> float:
-    """Return the median of the Walsh averages."""
-    count = len(logs) * (len(logs) + 1) // 2
-    middle = walsh_averages(logs, (count - 1) // 2, count // 2)
-    return sum(middle) / 2
-
-
-def walsh_interval(logs: Logs, error: float) -> tuple[float, float]:
-    """Return the interval that misses the centre of symmetry with a probability of at most ``error`` a side."""
-    cut = signed_rank_cut(len(logs), error)
-    if cut < 0:
-        raise ValueError(f"{len(logs)} rounds are too few for an error of {error}")
-    count = len(logs) * (len(logs) + 1) // 2
-    low, high = walsh_averages(logs, cut, count - 1 - cut)
-    return low, high
-
-
-def sign_interval(logs: Logs, error: float) -> tuple[float, float]:
-    """Return the interval that misses the median with a probability of at most ``error`` a side."""
-    ordered, rounds = np.sort(logs), len(logs)
-    tails = accumulate(math.comb(rounds, i) * 0.5**rounds for i in range(rounds))
-    cut = sum(1 for tail in tails if tail <= error) - 1
-    if cut < 0:
-        raise ValueError(f"{rounds} rounds are too few for an error of {error}")
-    return float(ordered[cut]), float(ordered[-1 - cut])
-
-
-def walsh_averages(logs: Logs, *places: int) -> list[float]:
-    """Return the averages of all pairs (each value with itself too) that are at these places in their order."""
-    ordered = np.sort(logs)
-    if len(ordered) <= _ALL_PAIRS:
-        first, second = np.triu_indices(len(ordered))
-        averages = np.partition((ordered[first] + ordered[second]) / 2, sorted(set(places)))
-        return [float(averages[place]) for place in places]
-    return [_search(ordered, place) for place in places]
-
-
-def _search(ordered: Logs, place: int) -> float:
-    """Find a Walsh average by closing in on it: counting those below a value needs no list of all of them.
-
-    Once no more are left than there are values, they are listed (after Johnson and Mizoguchi, *Selecting the K-th
-    Element in X + Y*, 1978). Where many are equal that is never so: the search ends when it is as good as exact.
-    """
-    rounds = len(ordered)
-    own = np.arange(1, rounds + 1)
-    low, high = float(ordered[0]), float(ordered[-1])
-    width = _ROUGHLY * max(1.0, abs(low), abs(high))
-    # Of the pairs (i, j) with j <= i, those left have first[i] <= j < last[i].
-    first, below_low = np.zeros_like(own), 0
-    last, below_high = own, rounds * (rounds + 1) // 2
-    aside = -rounds / 3
-    while (left := below_high - below_low) > rounds:
-        if high - low <= width:
-            return high
-        # Where the place would be if the pairs lay evenly, and a little beyond: both ends are to come near.
-        share = (place + aside - below_low) / left
-        middle = low + (high - low) * min(max(share, _AT_LEAST), 1 - _AT_LEAST)
-        below = np.minimum(np.searchsorted(ordered, 2 * middle - ordered, side="right"), own)
-        if (found := int(below.sum())) > place:
-            high, last, below_high, aside = middle, below, found, -rounds / 3
-        else:
-            low, first, below_low, aside = middle, below, found, rounds / 3
-    counts = last - first
-    rows = np.repeat(np.arange(rounds), counts)
-    columns = np.arange(left) - np.repeat(np.cumsum(counts) - counts - first, counts)
-    return float(np.partition((ordered[rows] + ordered[columns]) / 2, place - below_low)[place - below_low])
-
-
-@cache
-def signed_rank_cut(rounds: int, error: float) -> int:
-    """Return the largest w with P(signed-rank statistic <= w) <= error under symmetry about zero, or -1.
-
-    Exact up to 128 rounds; beyond by the normal approximation, rounded towards the wider interval.
-    """
-    if rounds > _EXACT_ROUNDS:
-        mean = rounds * (rounds + 1) / 4
-        deviation = math.sqrt(rounds * (rounds + 1) * (2 * rounds + 1) / 24)
-        return math.floor(mean + NormalDist().inv_cdf(error) * deviation - 1)
-    ways = np.ones(1)
-    for rank in range(1, rounds + 1):
-        grown = np.zeros(len(ways) + rank)
-        grown[: len(ways)] += ways
-        grown[rank:] += ways
-        ways = grown / 2
-    return int(np.searchsorted(np.cumsum(ways), error, side="right")) - 1
-
-
-def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
-    """Return the order-statistics interval of the median, the widest there is where values are few.
-
-    With n values the interval from the k-th smallest to the k-th largest holds the median with probability
-    1 - 2 P(B < k), B binomial(n, 1/2); fewer than six values cannot reach 95 % and give their full range (the sign
-    test inverted: Conover, *Practical Nonparametric Statistics*, 3rd ed., section 3.2). It describes one arm in
-    the table; no verdict follows from it.
-    """
-    ordered = sorted(values)
-    n = len(ordered)
-    tails = accumulate(math.comb(n, i) / 2**n for i in range(n // 2))
-    k = sum(1 for tail in tails if 2 * tail <= 1 - confidence)
-    k = max(k, 1)
-    return ordered[k - 1], ordered[n - k]

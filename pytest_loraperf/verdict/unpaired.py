@@ -24,15 +24,14 @@ from functools import cache
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pytest_loraperf.verdict.decision import ALPHA, CLEAR, CLEAR_ROUNDS, Decision, dependence, ratio_of, status_of
+from pytest_loraperf.verdict.decision import ALPHA, CLEAR, CLEAR_ROUNDS, Decision, ratio_of, status_of
+from pytest_loraperf.verdict.given import check_limit, log_seconds
+from pytest_loraperf.verdict.intervals import Logs, dependence
 
 MOST_SAMPLES = 2000
 _EXACT_PAIRS = 1600
 _ENOUGH_TO_SEE = 20  # fewer samples show no dependence, and widening by chance would cost power
-
-Logs = NDArray[np.float64]
 
 
 def decide_unpaired(samples: Sequence[float], reference: Sequence[float], *, max_ratio: float) -> Decision:
@@ -53,8 +52,7 @@ def decide_unpaired(samples: Sequence[float], reference: Sequence[float], *, max
     Raises:
         ValueError: a side is empty, or a time or the limit is not positive and finite.
     """
-    if not math.isfinite(max_ratio) or max_ratio <= 0:
-        raise ValueError(f"max_ratio {max_ratio!r} is not a positive number")
+    check_limit(max_ratio)
     logs, reference_logs = _logs(samples), _logs(reference)
     shifts = np.sort(np.subtract.outer(logs, reference_logs), axis=None)
     middle = shifts[(len(shifts) - 1) // 2] + shifts[len(shifts) // 2]
@@ -65,12 +63,11 @@ def decide_unpaired(samples: Sequence[float], reference: Sequence[float], *, max
 
 
 def _logs(times: Sequence[float]) -> Logs:
-    found = np.array(times, dtype=float)
-    if not len(found) or not (np.isfinite(found) & (found > 0)).all():
-        raise ValueError("samples must be positive, finite seconds, and at least one")
-    if len(found) > MOST_SAMPLES:
-        found = found[np.linspace(0, len(found) - 1, MOST_SAMPLES).round().astype(int)]
-    logs: Logs = np.log(found)
+    logs = log_seconds(times)
+    if not len(logs):
+        raise ValueError("a side has no samples; at least one is needed")
+    if len(logs) > MOST_SAMPLES:
+        logs = logs[np.linspace(0, len(logs) - 1, MOST_SAMPLES).round().astype(int)]
     return logs
 
 

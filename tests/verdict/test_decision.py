@@ -1,9 +1,13 @@
 from __future__ import annotations
 
-import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+import re
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from reprlib import repr as shortened
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,21 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_loraperf.verdict import Status, decide
-from pytest_loraperf.verdict.decision import (
-    ALPHA,
-    CLEAR,
-    FIRST_LOOK,
-    dependence,
-    estimate,
-    hodges_lehmann,
-    log_ratios,
-    looks,
-    median_interval,
-    settled,
-    signed_rank_cut,
-    walsh_averages,
-    walsh_interval,
-)
+from pytest_loraperf.verdict.decision import ALPHA, CLEAR, FIRST_LOOK, estimate, log_ratios, looks, settled
 
 TIMES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=40)
 Draw = Callable[[random.Random], float]
@@ -163,25 +153,81 @@ class TestStopping:
 
 
 @pytest.mark.parametrize(
-    ("samples", "reference", "limit", "message"),
+    ("samples", "reference", "message"),
     [
-        ([1.0], [1.0, 2.0], 1.0, "1 samples but 2 of the reference"),
-        ([], [], 1.0, "at least one"),
-        ([float("nan")], [1.0], 1.0, "positive, finite seconds"),
-        ([1.0], [0.0], 1.0, "positive, finite seconds"),
-        ([1.0], [1.0], 0.0, "max_ratio 0.0 is not a positive number"),
-        ([1.0], [1.0], float("inf"), "max_ratio inf is not a positive number"),
+        ([1.0], [1.0, 2.0], "1 samples but 2 of the reference; rounds come in pairs"),
+        ([], [], "there are no samples; at least one round is needed"),
+        ([1.0, math.nan], [1.0, 1.0], "round 2 has nan s; positive, finite seconds are allowed"),
+        ([math.inf], [1.0], "round 1 has inf s; positive, finite seconds are allowed"),
+        ([-1], [1], "round 1 has -1 s; positive, finite seconds are allowed"),
+        ([1.0], [0.0], "round 1 has 0.0 s; positive, finite seconds are allowed"),
     ],
 )
-def test_what_cannot_be_decided(samples: list[float], reference: list[float], limit: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        decide(samples, reference, max_ratio=limit)
+def test_what_cannot_be_decided(samples: list[float], reference: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        decide(samples, reference, max_ratio=1.05)
 
 
-@pytest.mark.parametrize("rounds", [0, -1])
-def test_rounds_that_are_none_are_refused(rounds: int) -> None:
-    with pytest.raises(ValueError, match=f"^max_rounds {rounds} is not a positive number$"):
+@pytest.mark.parametrize(
+    "times",
+    [
+        "111",
+        b"111",
+        ["1.0"] * 3,
+        [None] * 3,
+        [True] * 3,
+        [1j] * 3,
+        [10**400] * 3,
+        [[1.0]] * 3,
+        [[1.0], [1.0, 2.0]],
+        np.ones((3, 2)),
+        np.float64(1),
+        {1.0},
+        {1.0: 1},
+        None,
+        pytest.param(iter([1.0] * 3), id="generator"),
+    ],
+    ids=shortened,
+)
+@pytest.mark.parametrize("side", ["samples", "reference"])
+def test_what_is_no_sequence_of_seconds_is_refused(times: Any, side: str) -> None:
+    with pytest.raises(ValueError, match=r"^got .+; a sequence of seconds is allowed, a number for each round$"):
+        decide(**{"samples": [1.0] * 3, "reference": [1.0] * 3} | {side: times}, max_ratio=1.05)
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda times: np.array(times, dtype="f4")])
+def test_seconds_may_come_in_any_sequence(kind: Callable[[list[float]], Any]) -> None:
+    for times in ([1.0, 2.0, 1.5] * 3, [1.0, 2, 3] * 3):
+        expected = decide(times, [1.0] * 9, max_ratio=1.05)
+        assert decide(kind(times), kind([1.0] * 9), max_ratio=1.05) == expected
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, math.nan, math.inf, "1.05", None, Decimal(1), 10**400])
+def test_limits_that_are_none_are_refused(limit: Any) -> None:
+    with pytest.raises(ValueError, match=f"^max_ratio {re.escape(repr(limit))} is not a positive number$"):
+        decide([1.0], [1.0], max_ratio=limit)
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 2.5, "3", math.inf])
+def test_rounds_that_are_none_are_refused(rounds: Any) -> None:
+    with pytest.raises(ValueError, match=f"^max_rounds {rounds!r}: a positive whole number, or None for all$"):
         decide([1.0], [1.0], max_ratio=1.0, max_rounds=rounds)
+
+
+@pytest.mark.parametrize("rounds", [1, np.int64(8), 10**9])
+def test_as_many_rounds_as_wanted_or_there_are(rounds: int) -> None:
+    assert decide([1.0] * 8, [1.0] * 8, max_ratio=1.05, max_rounds=rounds).rounds == min(rounds, 8)
+
+
+@pytest.mark.parametrize("reference", [[1.0], [1.0, 1.0 + 1e-9]], ids=["limit", "arm"])
+def test_ten_thousand_rounds_are_decided_at_once(reference: list[float]) -> None:
+    draw = np.random.default_rng(2)
+    samples = np.exp(draw.normal(0, 0.2, 10_000)).tolist()
+    started = time.process_time()
+    found = decide(samples, reference * (10_000 // len(reference)), max_ratio=1.0)
+    assert time.process_time() - started < 1  # 0.05 s are promised; this machine may be busy
+    assert found.rounds == 10_000
+    assert found.interval == pytest.approx((1.0, 1.0), abs=0.02)
 
 
 @given(TIMES, st.floats(0.1, 10))
@@ -207,80 +253,5 @@ def test_the_estimate_lies_in_its_interval(times: list[float]) -> None:
     assert ratio <= high * (1 + 1e-6)
 
 
-def plain_walsh(values: Sequence[float]) -> list[float]:
-    return sorted((a + b) / 2 for a, b in itertools.combinations_with_replacement(values, 2))
-
-
-@pytest.mark.parametrize(
-    ("count", "draw"),
-    [
-        *((count, lambda random: random.gauss(0, 1)) for count in (1, 2, 9, 200)),
-        pytest.param(200, lambda random: math.tan(math.pi * (random.random() - 0.5)), id="heavy tails"),
-        pytest.param(200, lambda random: random.gauss(0, 1) + 5 * random.randrange(2), id="two heaps"),
-        pytest.param(200, lambda random: round(random.gauss(0, 1), 1), id="ties"),
-        pytest.param(200, lambda random: float(random.random() < 0.01), id="few others"),
-        pytest.param(200, lambda _: 0.25, id="all equal"),
-    ],
-)
-def test_walsh_averages_are_those_of_all_pairs(count: int, draw: Callable[[random.Random], float]) -> None:
-    numbers = random.Random(count)
-    values = [draw(numbers) for _ in range(count)]
-    ordered = plain_walsh(values)
-    places = [0, len(ordered) // 3, len(ordered) - 1]
-    assert walsh_averages(np.array(values), *places) == pytest.approx([ordered[i] for i in places], abs=1e-6)
-    middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-    assert hodges_lehmann(np.array(values)) == pytest.approx(middle, abs=1e-6)
-
-
-def test_the_cut_is_that_of_the_exact_distribution() -> None:
-    # Of all 2**6 choices of signs of the ranks 1 to 6.
-    sums = [
-        sum(rank * sign for rank, sign in enumerate(signs, 1)) for signs in itertools.product((0, 1), repeat=6)
-    ]
-    for error in (0.001, 0.016, 0.05, 0.2):
-        expected = max((w for w in range(22) if sum(s <= w for s in sums) / 64 <= error), default=-1)
-        assert signed_rank_cut(6, error) == expected
-
-
-def test_the_approximation_is_on_the_wide_side_of_the_exact_cut() -> None:
-    from pytest_loraperf.verdict import decision
-
-    exact = [signed_rank_cut(40, error) for error in (0.0004, 0.002, 0.004)]
-    try:
-        decision._EXACT_ROUNDS = 39
-        signed_rank_cut.cache_clear()
-        near = [signed_rank_cut(40, error) for error in (0.0004, 0.002, 0.004)]
-    finally:
-        decision._EXACT_ROUNDS = 128
-        signed_rank_cut.cache_clear()
-    assert all(exact_cut - 10 <= cut <= exact_cut for cut, exact_cut in zip(near, exact, strict=True))
-
-
-def test_too_few_rounds_for_an_error_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"^5 rounds are too few for an error of 0\.001$"):
-        walsh_interval(np.zeros(5), 0.001)
-
-
-def test_dependence_is_that_of_successive_rounds() -> None:
-    draw = np.random.default_rng(1)
-    assert dependence(draw.normal(size=2000)) < 1.05
-    assert dependence(np.cumsum(draw.normal(size=200))) > 3
-    assert dependence(np.array([1.0, -1.0] * 20)) == 1
-    assert dependence(np.zeros(12)) == 1
-
-
 def test_log_ratios_are_round_by_round() -> None:
     assert log_ratios([2.0, 1.0], [1.0, 2.0]) == pytest.approx([math.log(2), -math.log(2)])
-
-
-@given(TIMES)
-def test_the_interval_holds_the_median(values: list[float]) -> None:
-    low, high = median_interval(values)
-    ordered = sorted(values)
-    assert low <= ordered[(len(values) - 1) // 2] <= high
-
-
-@pytest.mark.parametrize(("n", "ends"), [(2, (1, 2)), (5, (1, 5)), (6, (1, 6)), (9, (2, 8)), (20, (6, 15))])
-def test_the_interval_is_that_of_the_sign_test(n: int, ends: tuple[int, int]) -> None:
-    # The 95 % order-statistics intervals of the median as tabulated (Conover, table A3).
-    assert median_interval(list(range(1, n + 1))) == ends

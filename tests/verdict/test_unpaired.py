@@ -103,10 +103,10 @@ def test_the_farthest_times_there_are_give_a_finite_ratio() -> None:
 @pytest.mark.parametrize(
     ("samples", "reference", "limit", "message"),
     [
-        ([], [1.0], 1.0, "samples must be positive, finite seconds, and at least one"),
-        ([1.0], [], 1.0, "samples must be positive, finite seconds, and at least one"),
-        ([math.nan], [1.0], 1.0, "samples must be positive, finite seconds, and at least one"),
-        ([1.0], [0.0], 1.0, "samples must be positive, finite seconds, and at least one"),
+        ([], [1.0], 1.0, "a side has no samples; at least one is needed"),
+        ([1.0], [], 1.0, "a side has no samples; at least one is needed"),
+        ([math.nan], [1.0], 1.0, "round 1 has nan s; positive, finite seconds are allowed"),
+        ([1.0], [0.0], 1.0, "round 1 has 0.0 s; positive, finite seconds are allowed"),
         ([1.0], [1.0], -1.0, "max_ratio -1.0 is not a positive number"),
         ([1.0], [1.0], math.inf, "max_ratio inf is not a positive number"),
     ],
