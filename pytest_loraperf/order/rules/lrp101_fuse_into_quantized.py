@@ -16,7 +16,7 @@ class FuseIntoQuantized(Rule):
     in either case.
 
     How the weights became quantized does not matter: by a quantizer, by a quantized load, or by a cast to
-    float8.
+    float8. Attaching the LoRA before it is fused, as diffusers and peft ask for, is LRP102 besides.
     """
 
     code = "LRP101"

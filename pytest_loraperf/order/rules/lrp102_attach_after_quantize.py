@@ -14,6 +14,9 @@ class AttachAfterQuantize(Rule):
     DiT with torchao's fp8 and compile (H100): 1.861 s a generation for quantize, then attach, against 0.490 s
     for fuse, then quantize: 3.8 times as long. Loading is slower too, 4 to 6 times in DiffSynth 1.1, and fusing
     later is LRP101.
+
+    Training is another matter: QLoRA's adapters belong on a quantized model, so a file that makes an optimizer or
+    a trainer is left alone.
     """
 
     code = "LRP102"
