@@ -131,6 +131,11 @@ def test_no_adapter_matched_is_said() -> None:
     assert found.message.startswith("pipe.attach changed no layer: the LoRA has no effect; ")
 
 
+def test_fusing_all_again_is_said_without_a_name() -> None:
+    (found,) = check([EVERY_ONE], EVERY_ONE)
+    assert found.message.startswith(f"pipe.fuse fuses what is fused again, after pipe.fuse ({EVERY_ONE.where}); ")
+
+
 def test_the_table_is_whole() -> None:
     assert [rule.code for rule in RULES] == [f"LRP{number}" for number in range(101, 111)]
     assert {"LRP110"} == set(EVERY) - DEFAULT

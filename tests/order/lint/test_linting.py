@@ -125,6 +125,23 @@ def test_noqa_suppresses_what_it_names_on_its_line(comment: str, kept: list[str]
     assert codes("\n".join(lines)) == kept
 
 
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        ("@pytest.mark.allow_order('LRP102', reason='r')\ndef test_a(pipe):\n    {}", []),
+        ("@pytest.mark.allow_order('LRP101', reason='r')\ndef test_a(pipe):\n    {}", ["LRP102"]),
+        ("@pytest.mark.allow_order('LRP102', reason='r')\nclass TestA:\n    def test_a(self, pipe):\n        {}", []),
+        ("pytestmark = [pytest.mark.allow_order('LRP102', reason='r')]\ndef test_a(pipe):\n    {}", []),
+        ("class TestA:\n    pytestmark = pytest.mark.allow_order('LRP102', reason='r')\n"
+         "    def test_a(self, pipe):\n        {}", []),
+        ("@pytest.mark.allow_order('LRP102', reason='r')\ndef test_b(pipe): pass\ndef test_a(pipe):\n    {}",
+         ["LRP102"]),
+    ],
+)  # fmt: skip
+def test_a_marker_allows_an_order_on_its_test_class_or_module(source: str, kept: list[str]) -> None:
+    assert codes(source.format("quantize_(pipe.transformer, c); pipe.load_lora_weights('a')\n")) == kept
+
+
 def test_noqa_may_stand_on_any_line_of_the_call_but_not_in_a_string() -> None:
     assert codes("quantize_(pipe.transformer, c)\npipe.load_lora_weights(\n    'a',\n)  # noqa: LRP102\n") == []
     assert codes("quantize_(pipe.transformer, c)\npipe.load_lora_weights('# noqa: LRP102')\n") == ["LRP102"]

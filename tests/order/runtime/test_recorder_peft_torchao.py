@@ -52,6 +52,17 @@ def test_merge_then_quantize_then_compile(model: Any, codes: Callable[[], list[s
     assert codes() == []
 
 
+def test_merged_twice(model: Any, codes: Callable[[], list[str]]) -> None:
+    adapted: Any = get_peft_model(model, CONFIG)
+    adapted.merge_adapter()
+    adapted.unmerge_adapter()
+    adapted.merge_adapter()
+    assert codes() == []
+    with pytest.warns(UserWarning, match="already merged"):
+        adapted.merge_adapter()
+    assert codes() == ["LRP108"]
+
+
 def test_quantized_nothing(model: Any, codes: Callable[[], list[str]]) -> None:
     quantize_(model, INT8, filter_fn=lambda *_: False)
     assert codes() == ["LRP103"]
