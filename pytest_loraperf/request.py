@@ -20,7 +20,7 @@ KINDS: tuple[tuple[str, type | UnionType, str], ...] = (
     ("extra", Mapping, "a mapping of arguments of the pipeline"),
 )
 MIN_STEPS = 2
-"""DiffSynth's schedulers give NaN for one step."""
+"""Qwen-Image's scheduler gives NaN for one step, in DiffSynth and in diffusers."""
 
 
 @dataclass(frozen=True)

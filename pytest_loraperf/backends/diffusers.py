@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from pytest_loraperf.backends import group_offloading, offloading, parking, quantization
 from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
 from pytest_loraperf.backends.diffusers_models import build_pretrained, build_synthetic, seeded_prompt
-from pytest_loraperf.backends.generation import check_size
+from pytest_loraperf.backends.generation import check_size, check_steps
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet, warnings_shown
 from pytest_loraperf.backends.recipes import with_compile
@@ -107,9 +107,10 @@ class Diffusers:
             return effect.gains(transformer.get_submodule, self.device.torch_name, DTYPE)
 
     def check(self, pipeline: Any, request: Request) -> None:
-        """Refuse a size that diffusers would round: latents are packed two by two."""
+        """Refuse too few steps, and a size that diffusers would round: latents are packed two by two."""
+        check_steps(pipeline, request)
         factor = 2 * pipeline.vae_scale_factor
-        check_size(request, {"height": factor, "width": factor}, type(pipeline).__name__)
+        check_size(pipeline, request, {"height": factor, "width": factor})
 
     def generate(self, pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run diffusers' own ``__call__``, keep the latents of its last step, and tell of the steps."""
@@ -117,6 +118,7 @@ class Diffusers:
             raise LoraperfError(
                 "request: edit_image: the backend diffusers takes none; leave it out, or use diffsynth"
             )
+        check_steps(pipeline, request)
         device = self.device.torch_name
         arguments: dict[str, Any] = {
             "true_cfg_scale": request.cfg,

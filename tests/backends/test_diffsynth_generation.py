@@ -148,7 +148,7 @@ class TestEditing:
 def test_one_step_is_refused(backend: DiffSynth, pipe: Any) -> None:
     with pytest.raises(LoraperfError) as caught:
         backend.generate(pipe, Request(steps=1))
-    assert str(caught.value) == "request: steps=1; DiffSynth's scheduler gives NaN below 2"
+    assert str(caught.value) == "request: steps=1; QwenImagePipeline's scheduler gives NaN below 2"
 
 
 def test_two_steps_are_enough(backend: DiffSynth, pipe: Any) -> None:

@@ -208,11 +208,22 @@ def test_a_folder_without_a_pipeline(tmp_path: Any) -> None:
 
 
 def test_a_size_that_would_be_rounded_is_refused(bench: Bench) -> None:
-    bench.check("no_lora", Request(height=32, width=64, steps=1))
+    bench.check("no_lora", Request(height=32, width=64))
     with pytest.raises(
         LoraperfError, match=r"width=24; (QwenImage|Flux)Pipeline rounds to multiples of 16: write 16 or 32"
     ):
         bench.check("no_lora", Request(height=32, width=24))
+
+
+def test_one_step_is_refused_where_it_gives_nan(bench: Bench) -> None:
+    request = Request(height=32, width=32, steps=1)
+    if "flux" in str(bench.model):
+        bench.check("no_lora", request)
+        assert bench.generate("no_lora", request).latents.isfinite().all()
+        return
+    for run in (bench.check, bench.generate):
+        with pytest.raises(LoraperfError, match="steps=1; QwenImagePipeline's scheduler gives NaN below 2"):
+            run("no_lora", request)
 
 
 def test_an_image_to_edit_is_refused(bench: Bench) -> None:

@@ -99,8 +99,8 @@ def test_bench_sweeps_pipelines_that_are_built_once(
             "height=50; QwenImagePipeline rounds to multiples of 16: write 48 or 64",
         ),
         (["--width", "10"], "width=10; QwenImagePipeline rounds to multiples of 16: write 16"),
-        (["--sweep", "steps=2,1"], "steps=1; DiffSynth's scheduler gives NaN below 2"),
-        (["--steps", "1"], "steps=1; DiffSynth's scheduler gives NaN below 2"),
+        (["--sweep", "steps=2,1"], "steps=1; QwenImagePipeline's scheduler gives NaN below 2"),
+        (["--steps", "1"], "steps=1; QwenImagePipeline's scheduler gives NaN below 2"),
     ],
 )
 def test_what_would_run_as_another_request_is_refused_before_anything_is_measured(

@@ -180,4 +180,7 @@ def test_a_step_that_cannot_be_done_is_an_error_in_its_row(capsys: pytest.Captur
 
 def test_one_step_is_too_few_for_the_scheduler(capsys: pytest.CaptureFixture[str]) -> None:
     assert forecast(*TINY, "--strategy", "no_lora", "--steps", "1") == 1
-    assert "error in no_lora: request: steps=1; DiffSynth's scheduler gives NaN below 2" in capsys.readouterr().out
+    assert (
+        "error in no_lora: request: steps=1; QwenImagePipeline's scheduler gives NaN below 2"
+        in capsys.readouterr().out
+    )

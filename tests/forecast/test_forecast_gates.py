@@ -229,7 +229,9 @@ def test_what_cannot_be_generated_fails_in_one_line(pytester: pytest.Pytester) -
     """)
     result = pytester.runpytest(*OPTIONS)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["loraperf: no_lora: request: steps=1; DiffSynth's scheduler gives NaN below 2"])
+    result.stdout.fnmatch_lines(
+        ["loraperf: no_lora: request: steps=1; QwenImagePipeline's scheduler gives NaN below 2"]
+    )
 
 
 def test_a_baseline_is_not_looked_at_and_cannot_be_stored(pytester: pytest.Pytester) -> None:

@@ -310,7 +310,7 @@ def test_an_unknown_request_field_names_the_fields(pytester: pytest.Pytester) ->
         [
             "loraperf: request: no field num_inference_steps; the fields are prompt, height, width, steps, *",
             "loraperf: request: steps=0; a positive whole number is allowed",
-            "loraperf: request: steps=1; DiffSynth's scheduler gives NaN below 2",
+            "loraperf: request: steps=1; QwenImagePipeline's scheduler gives NaN below 2",
             "loraperf: request: edit_image 'nowhere.png' cannot be read: *",
         ]
     )
