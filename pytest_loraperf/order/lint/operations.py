@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_loraperf.order.calls import (
     BY_NAME,
@@ -70,8 +70,13 @@ class Operations(Loads):
         return self.fresh(call.name)
 
     def _parts_of(self, model: Thing, name: str, world: World) -> Value:
-        """Return what iterates over a model's modules, or its parameters: the one part stands for all."""
+        """Return what iterates over a model's modules, or its parameters: the one part stands for all.
+
+        A loop over them may leave out those of an adapter.
+        """
         part = self.attribute(world, model, "weight") if name.endswith("parameters") else model
+        if isinstance(part, Thing):
+            part = replace(part, flags=part.flags | {"filtered"})
         if name.startswith("named"):
             part = self.container(world, "list", [("0", self.fresh()), ("1", part)])
         return self.container(world, "list", [("0", part)])
