@@ -15,7 +15,7 @@ KINDS: tuple[tuple[str, type | UnionType, str], ...] = (
     ("prompt", str, "a text"),
     ("negative_prompt", str, "a text"),
     ("cfg", int | float, "a number"),
-    ("seed", int, "a whole number"),
+    ("seed", int | None, "a whole number"),  # None is left to DiffSynth, which draws one
     ("edit_image", str | PathLike | None, "the path of an image"),
     ("extra", Mapping, "a mapping of arguments of the pipeline"),
 )

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+import pytest_loraperf.baseline.stored  # noqa: F401 - before the inner runs, which would each import one of their own
+from pytest_loraperf.baseline import file
+
 BASE = "--loraperf-baseline=base.json"
 UPDATE = "--loraperf-update-baseline"
 
@@ -249,7 +252,7 @@ def test_a_file_that_cannot_be_written_loses_no_results(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pytest_loraperf.baseline.file.replace_whole", full)
+    monkeypatch.setattr(file, "replace_whole", full)
     workload(clocked, 1.0)
     result = clocked.runpytest_inprocess(BASE, UPDATE, "--loraperf-json=out.json")
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR

@@ -175,7 +175,14 @@ def test_other_failures_of_ours_are_annotated_too(pytester: pytest.Pytester) -> 
             pipe.fuse_lora()
     """,
     )
-    found = commands(pytester.runpytest(CPU, "--loraperf-model=tiny", "--loraperf-lint"))
+    pytester.makeconftest("""
+        import pytest
+
+        @pytest.fixture(scope="session")
+        def lora_model():
+            return "tiny"
+    """)
+    found = commands(pytester.runpytest(CPU, "--loraperf-lint"))
     assert [re.sub(r"(allowed are|pipe.fuse_lora) .*", r"\1 …", line) for line in found] == [
         "::error file=build.py,line=4,title=LRP106 [fuse-after-offload]::pipe.fuse_lora …",
         "::error file=test_it.py,line=4,title=loraperf test_it.py%3A%3Atest_it::model: got 'tiny'; allowed are …",
