@@ -130,6 +130,28 @@ def test_a_driver_that_refuses(monkeypatch: pytest.MonkeyPatch, ask: Callable[[s
     assert nvml.read(UUID) == Reading()
 
 
+@pytest.mark.parametrize(
+    "error", [OSError("no such library"), AttributeError("symbol"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "")]
+)
+@pytest.mark.parametrize("name", [*ANSWERS, "nvmlInit", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetCount"])
+def test_bindings_that_raise_what_is_no_error_of_nvml(
+    monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
+) -> None:
+    def reply(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(pynvml, name, reply)
+    for ask, value in ASKED.items():
+        assert ask(UUID) in (value, None)
+    nvml.read(UUID)
+    assert nvml.device_names() in (["NVIDIA H100"], [])
+
+
+def test_a_name_that_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, "nvmlDeviceGetName", b"NVIDIA \xff")
+    assert nvml.device_names() == ["NVIDIA \N{REPLACEMENT CHARACTER}"]
+
+
 @pytest.mark.parametrize("ask", [*ASKED, nvml.read])
 def test_no_driver(monkeypatch: pytest.MonkeyPatch, ask: Callable[[str], object]) -> None:
     refuse(monkeypatch, "nvmlInit")
