@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import wrap
 
+from benchmarks.assumptions import KIND as ASSUMPTIONS
+from benchmarks.assumptions import Assumptions
+from benchmarks.assumptions import table as assumptions_table
 from benchmarks.peers import KIND as PEERS
 from benchmarks.peers import Comparison, table
 from benchmarks.vram_tables import forecast_table, offload_table
@@ -98,6 +101,12 @@ def _peers(file: Path) -> str:
     return "\n".join(table(rows.rows))
 
 
+def _assumptions(file: Path) -> str:
+    found: Assumptions = read_file(file, ASSUMPTIONS, Assumptions)
+    command = f"python benchmarks/assumptions.py --json {file.relative_to(ROOT).as_posix()}"
+    return "\n".join([*assumptions_table(found.rows), "", f"- `{command}`"])
+
+
 @dataclass(frozen=True)
 class Block:
     """A named place in a document, the results that it shows, and how.
@@ -136,6 +145,7 @@ BLOCKS = (
     Block(NOISE, "recorded", ("h100/calibration-full.json", "h100/calibration-short.json"), _calibration),
     Block(NOISE, "peers", ("h100/peers.json",), _peers),
     Block(NOISE, "simulated", ("cpu/calibration.json",), _calibration),
+    Block(NOISE, "assumptions", ("cpu/assumptions.json",), _assumptions),
 )
 
 

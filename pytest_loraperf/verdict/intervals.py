@@ -19,13 +19,21 @@ _AT_LEAST = 0.05
 Logs = NDArray[np.float64]
 
 
-def dependence(logs: Logs) -> float:
-    """Return by what factor the dependence of successive rounds widens an interval; 1 where none is seen."""
-    ranks = _mid_ranks(logs)
+def dependence(logs: Logs, *, alone: bool = False) -> float:
+    """Return by what factor the dependence of successive rounds widens an interval; 1 where none is seen.
+
+    The correlation seen is taken for a standard error less than it is; of one arm ``alone``, whose times mostly
+    do depend, for one more. However dependent, n rounds say no less than one: the factor is √n at most.
+    """
+    ranks, rounds = _mid_ranks(logs), len(logs)
     before, after = ranks[:-1] - ranks[:-1].mean(), ranks[1:] - ranks[1:].mean()
     spread = math.sqrt(float(before @ before) * float(after @ after))
-    seen = float(before @ after) / spread - 1 / math.sqrt(len(logs)) if spread else 0.0
-    return math.sqrt((1 + seen) / (1 - seen)) if seen > 0 else 1.0
+    if not spread:
+        return 1.0
+    error = 1 / math.sqrt(rounds)
+    taken = float(before @ after) / spread + (error if alone else -error)
+    most = (rounds - 1) / (rounds + 1)
+    return math.sqrt((1 + min(taken, most)) / (1 - min(taken, most))) if taken > 0 else 1.0
 
 
 def _mid_ranks(values: Logs) -> Logs:

@@ -95,6 +95,17 @@ class TestAgainstALimit:
         )
         assert failed <= 8
 
+    @pytest.mark.parametrize("count", [30, 150])
+    def test_times_that_resemble_those_before_do_not_either(self, count: int) -> None:
+        draw = np.random.default_rng(4)
+        steps = draw.normal(0, 0.1, (800, count))
+        for i in range(1, count):
+            steps[:, i] = 0.4 * steps[:, i - 1] + math.sqrt(1 - 0.4**2) * steps[:, i]
+        failed = sum(
+            decide(times.tolist(), [1.0] * count, max_ratio=1.0).status is Status.FAIL for times in np.exp(steps)
+        )
+        assert failed <= 15  # 8 are promised; more than 15 come by chance in 1 of 120 tests
+
     def test_the_estimate_is_the_median(self) -> None:
         found = decide([1.0] * 12 + [1.5] * 8, [2.0] * 20, max_ratio=0.5, max_rounds=20)
         assert found.ratio == pytest.approx(0.5)

@@ -87,6 +87,19 @@ def test_dependence_is_that_of_successive_rounds() -> None:
     assert dependence(np.zeros(12)) == 1
 
 
+def test_times_of_one_arm_are_taken_for_more_dependent_than_they_look() -> None:
+    logs = np.random.default_rng(1).normal(size=100)
+    ranks = logs.argsort().argsort()
+    seen = np.corrcoef(ranks[:-1], ranks[1:])[0, 1]
+    assert abs(seen) < 0.1  # one standard error
+    assert dependence(logs) == 1
+    assert dependence(logs, alone=True) == pytest.approx(math.sqrt((1.1 + seen) / (0.9 - seen)))
+
+
+def test_dependent_rounds_say_no_less_than_one() -> None:
+    assert dependence(np.arange(9.0), alone=True) == pytest.approx(3)
+
+
 @given(TIMES)
 def test_the_interval_holds_the_median(values: list[float]) -> None:
     low, high = median_interval(values)
