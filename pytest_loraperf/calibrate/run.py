@@ -168,9 +168,8 @@ def _calibrate(recording: Recording | None, command: str, asked: Calibrating, te
 
 def _where(recording: Recording) -> str:
     request = recording.request
-    size = (
-        f"{request['width']}×{request['height']}, {request['steps']} steps" if "steps" in request else "a request"
-    )
+    known = {"width", "height", "steps"} <= request.keys()
+    size = f"{request['width']}×{request['height']}, {request['steps']} steps" if known else "a request"
     return (
         f"{recording.rounds} rounds of {recording.strategy} on {recording.machine}, torch {recording.torch}, "
         f"{recording.model}, {size}; arms {', '.join(_took(recording))}; the others, and any at or within a "

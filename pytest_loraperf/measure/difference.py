@@ -17,7 +17,8 @@ class Difference:
 
     ``rel_l2`` is ‖x - r‖ / ‖r‖; ``max_abs`` is max |x - r|, in the unit of the values; ``cosine`` is
     ⟨x, r⟩ / (‖x‖ ‖r‖); ``psnr`` is 20 log10(range / RMSE) in dB, the range being max r - min r for latents
-    and 255 for images, infinite where nothing differs.
+    and 255 for images, infinite where nothing differs, minus
+    infinity where a value is infinite.
     """
 
     rel_l2: float
@@ -84,4 +85,4 @@ def _ratio(part: float, whole: float, empty: float = 0.0) -> float:
 def _psnr(span: float, rmse: float) -> float:
     if rmse == 0:
         return math.inf
-    return 20 * math.log10(span / rmse) if span > 0 else -math.inf
+    return 20 * math.log10(span / rmse) if span > 0 and rmse < math.inf else -math.inf

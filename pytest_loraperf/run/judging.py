@@ -14,7 +14,7 @@ from pytest_loraperf.strategies import CONTROL
 from pytest_loraperf.verdict import Verdict
 from pytest_loraperf.verdict.decision import decide
 from pytest_loraperf.verdict.effect import MIN_GAIN, judge_effect
-from pytest_loraperf.verdict.equivalence import Distances, Limits, judge_equivalence
+from pytest_loraperf.verdict.equivalence import Distances, Limits, judge_outputs
 from pytest_loraperf.verdict.gates import judge_card, judge_faster, judge_latency, judge_ratio, judge_vram
 from pytest_loraperf.verdict.spent import Spent
 
@@ -200,11 +200,7 @@ def _equivalent(record: TestRecord, wanted: OutputEquivalent) -> Verdict:
     limits = limits.or_default(bench.arms[strategy].recipe.scheme)
     requests = {request.key: request for request in record.requests}.values()
     found = [compare(bench, strategy, wanted.to, request) for request in requests]
-    worst = max(found, key=lambda distances: distances.rel_l2)
-    lost = min(found, key=lambda distances: 1.0 if distances.effect_kept is None else distances.effect_kept)
-    # The verdict that fails is the one to tell; where none does, the widest distance is.
-    verdicts = [judge_equivalence(strategy, wanted.to, each, limits) for each in (lost, worst)]
-    return next((verdict for verdict in verdicts if not verdict.passed), verdicts[-1])
+    return judge_outputs(strategy, wanted.to, found, limits)
 
 
 def compare(bench: Bench, name: str, reference: str, request: Request) -> Distances:

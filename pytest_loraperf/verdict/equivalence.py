@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pytest_loraperf.verdict.types import Status, Verdict
@@ -65,16 +65,31 @@ class Limits:
         return self
 
 
+def judge_outputs(arm: str, reference: str, found: Sequence[Distances], limits: Limits) -> Verdict:
+    """Judge one or more outputs, each against its reference: one that fails is told, else the most distant.
+
+    Of several that fail it is one without the LoRA's effect, or the most distant, what is no number first.
+    """
+    ordered = sorted(found, key=lambda each: (not _lost(each), not math.isnan(each.rel_l2), -each.rel_l2))
+    verdicts = [judge_equivalence(arm, reference, each, limits) for each in ordered]
+    return next((verdict for verdict in verdicts if not verdict.passed), verdicts[0])
+
+
+def _lost(found: Distances) -> bool:
+    # What is no number says nothing: the reference itself shows no effect.
+    return found.effect_kept is not None and found.effect_kept < EFFECT_FLOOR
+
+
 def judge_equivalence(arm: str, reference: str, found: Distances, limits: Limits) -> Verdict:
     """Judge an output against its reference; one without the LoRA's effect fails whatever the distance."""
     detail = tuple(_detail(found, limits))
-    kept = found.effect_kept
-    if kept is not None and not math.isnan(kept) and kept < EFFECT_FLOOR:
+    if _lost(found):
         return Verdict(
             Status.FAIL,
             "equivalence",
-            f"{arm}: the LoRA had no effect: the output keeps {kept:.2f} of the effect that {reference} shows "
-            f"(at least {EFFECT_FLOOR} is needed); check that the adapter matches and was fused before quantizing",
+            f"{arm}: the LoRA had no effect: the output keeps {found.effect_kept:.2f} of the effect that "
+            f"{reference} shows (at least {EFFECT_FLOOR} is needed); check that the adapter matches and was fused "
+            "before quantizing",
             detail,
         )
     over = [*_over(found, limits)]

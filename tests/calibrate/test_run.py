@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,14 @@ def test_a_recording_is_replayed_beside_all_kinds_of_noise(recording: Path, tmp_
     assert where in shown
     assert told[-1] == ""
     assert read_calibration(out) == found
+
+
+@pytest.mark.parametrize("request_", [{}, {"steps": 4}, {"width": 8, "steps": 4}])
+def test_a_recording_of_another_kind_of_request(tmp_path: Path, request_: dict[str, Any]) -> None:
+    path = tmp_path / "recording.json"
+    write_recording(path, replace(STILL, request=request_))
+    _, _, shown = run(Calibrating(replay=path, max_rounds=9, replays=1))
+    assert any("synthetic:tiny, a request; arms +0%" in line for line in shown)
 
 
 def test_simulated_noise_alone() -> None:

@@ -28,6 +28,12 @@ def test_nan_is_near_nothing() -> None:
     assert not found.rel_l2 <= math.inf
 
 
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_an_infinite_value_is_as_far_as_can_be(value: float) -> None:
+    found = difference(torch.tensor([value, 1.0]), torch.tensor([1.0, 2.0]))
+    assert (found.rel_l2, found.max_abs, found.psnr) == (math.inf, math.inf, -math.inf)
+
+
 def test_bf16_is_compared_without_its_rounding() -> None:
     x = torch.full((1000,), 1.0078125, dtype=torch.bfloat16)
     assert difference(x, torch.ones(1000)).rel_l2 == pytest.approx(0.0078125)

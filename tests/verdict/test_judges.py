@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from pytest_loraperf.units import parse_duration
 from pytest_loraperf.verdict import Status, decide
-from pytest_loraperf.verdict.equivalence import DEFAULT_REL_L2, Distances, Limits, judge_equivalence
+from pytest_loraperf.verdict.equivalence import DEFAULT_REL_L2, Distances, Limits, judge_equivalence, judge_outputs
 from pytest_loraperf.verdict.gates import (
     format_limit,
     format_seconds,
@@ -54,6 +55,37 @@ def test_a_lost_effect_fails_though_the_output_is_near(kept: float, status: Stat
     verdict = judge_equivalence("a", "b", found, Limits(rel_l2=0.02))
     assert verdict.status is status
     assert ("no effect" in verdict.message) is (status is Status.FAIL)
+
+
+FAR = replace(NEAR, rel_l2=0.5)
+FARTHER = replace(NEAR, rel_l2=0.7)
+LOST = replace(NEAR, effect_kept=0.1)
+UNKNOWN = replace(NEAR, effect_kept=math.nan)
+NO_NUMBERS = Distances(math.nan, math.nan, math.nan, math.nan, effect_kept=math.nan)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([NEAR, NO_NUMBERS], "relative L2 nan"),
+        ([NO_NUMBERS, FAR], "relative L2 nan"),
+        ([FAR, FARTHER, NEAR], "relative L2 0.7"),
+        ([UNKNOWN, LOST], "the LoRA had no effect"),
+        ([NEAR, LOST, FAR], "the LoRA had no effect"),
+    ],
+)
+def test_of_several_outputs_the_one_that_fails_is_told(found: list[Distances], said: str) -> None:
+    for each in (found, found[::-1]):
+        verdict = judge_outputs("fused", "standard_lora", each, Limits(rel_l2=0.02))
+        assert verdict.status is Status.FAIL
+        assert said in verdict.message
+
+
+def test_of_several_that_pass_the_most_distant_is_told() -> None:
+    found = [replace(NEAR, rel_l2=0.001), NEAR, UNKNOWN, replace(NEAR, effect_kept=None)]
+    assert judge_outputs("fused", "standard_lora", found, Limits(rel_l2=0.02)).message == (
+        "fused: equivalent to standard_lora (relative L2 0.0100)"
+    )
 
 
 @pytest.mark.parametrize(
