@@ -10,10 +10,11 @@ Lehmann, the median of the differences of all pairs, one time of each run. The i
 that was seen, widened by the factor ``CLEAR`` on both sides, as for paired rounds.
 
 Successive samples that resemble each other say less than independent ones: from 20 samples on the interval is
-widened as that of paired rounds is, by the run in which they do so more.
+widened as that of one arm against a limit in seconds is (``verdict/decision.py``), by the run in which they do so
+more. Fewer samples say too little of it: where they depend, errors at the limit itself are more than ``ALPHA``.
 
-Assumed: one look at the samples. What differs between the runs as a whole (clocks,
-neighbours, temperature) is *not* in the interval; ratios within one run (``decide``) are to be preferred.
+Assumed: one look at the samples. What differs between the runs as a whole (clocks, neighbours, temperature) is
+*not* in the interval; ratios within one run (``decide``) are to be preferred.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def decide_unpaired(samples: Sequence[float], reference: Sequence[float], *, max
     shifts = np.sort(np.subtract.outer(logs, reference_logs), axis=None)
     middle = shifts[(len(shifts) - 1) // 2] + shifts[len(shifts) // 2]
     rounds = min(len(logs), len(reference_logs))
-    wider = max(dependence(logs), dependence(reference_logs)) if rounds >= _ENOUGH_TO_SEE else 1.0
+    wider = 1.0
+    if rounds >= _ENOUGH_TO_SEE:
+        wider = max(dependence(each, alone=True) for each in (logs, reference_logs))
     interval = _interval(shifts, len(logs), len(reference_logs), wider)
     return Decision(status_of(interval, max_ratio), rounds, ratio_of(middle / 2), interval)
 
