@@ -9,11 +9,12 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_loraperf import __version__
-from pytest_loraperf.commands.exits import CUT_OFF, FINDING, FINE, INCONCLUSIVE, USAGE, exits_of
+from pytest_loraperf.commands.exits import CUT_OFF, FINDING, FINE, INCONCLUSIVE, INTERRUPTED, USAGE, exits_of
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.options import ACTIONS, OPTIONS, Option, Settings, read_device
 from pytest_loraperf.units import parse_percent, parse_size
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Who read the output went away, as `| head` does; what is left must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CUT_OFF
+    except KeyboardInterrupt:
+        print("loraperf: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except LoraperfError as error:
         print(f"loraperf: {error}", file=sys.stderr)
         return USAGE
@@ -314,8 +318,6 @@ def _doctor(given: argparse.Namespace) -> int:
 def _bench(given: argparse.Namespace) -> int:
     from pytest_loraperf.commands.benchmark import Benchmarking, run_benchmark  # noqa: PLC0415 - imports torch
     from pytest_loraperf.commands.sweep import check_sweep, parse_sweep  # noqa: PLC0415 - start-up
-    from pytest_loraperf.report.benchmark_json import write_benchmarks  # noqa: PLC0415
-    from pytest_loraperf.report.results import write_results  # noqa: PLC0415
 
     settings = _settings(given, BENCH_OPTIONS)
     if given.rounds is None:
@@ -324,20 +326,26 @@ def _bench(given: argparse.Namespace) -> int:
     sweeps = tuple(map(parse_sweep, given.sweep))
     check_sweep(given.batch, sweeps, given.plot, settings.files.values())
     asked = Benchmarking(given.strategies, _changes(given), given.batch, sweeps, given.advise)
-    results = run_benchmark(settings, given.command, asked, print)
-    if given.plot is not None:
-        from pytest_loraperf.page.sweep import write_plot  # noqa: PLC0415 - imports vl_convert
-
-        write_plot(given.plot, results)
-    if settings.json is not None:
-        write_results(settings.json, results)
-    if settings.benchmark_json is not None:
-        write_benchmarks(settings.benchmark_json, results)
-    _write_page(settings, results)
+    results = run_benchmark(settings, given.command, asked, print, partial(_write, settings, given.plot))
     failed = any(verdict.status == "FAIL" for verdict in results.verdicts)
     errors = [each.error for each in results.strategies.values()]
     errors += [each.error or each.over for each in results.sweep]
     return FINDING if failed or any(errors) else FINE
+
+
+def _write(settings: Settings, plot: Path | None, results: Results) -> None:
+    from pytest_loraperf.report.benchmark_json import write_benchmarks  # noqa: PLC0415 - start-up
+    from pytest_loraperf.report.results import write_results  # noqa: PLC0415 - the same
+
+    if settings.json is not None:
+        write_results(settings.json, results)
+    if settings.benchmark_json is not None:
+        write_benchmarks(settings.benchmark_json, results)
+    if plot is not None:
+        from pytest_loraperf.page.sweep import write_plot  # noqa: PLC0415 - imports vl_convert
+
+        write_plot(plot, results)
+    _write_page(settings, results)
 
 
 def _write_page(settings: Settings, results: Results) -> None:

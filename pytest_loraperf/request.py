@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
@@ -21,6 +22,9 @@ KINDS: tuple[tuple[str, type | UnionType, str], ...] = (
 )
 MIN_STEPS = 2
 """Qwen-Image's scheduler gives NaN for one step, in DiffSynth and in diffusers."""
+
+SEEDS = range(-(2**63), 2**64)
+"""What ``torch.Generator.manual_seed`` takes."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Request:
             value = getattr(self, name)
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise LoraperfError(f"request: {name}={value!r}; {allowed} is allowed")
+        if not math.isfinite(self.cfg):
+            raise LoraperfError(f"request: cfg={self.cfg!r}; a finite number is allowed, 1 switches guidance off")
+        seed: int | None = self.seed
+        if seed is not None and seed not in SEEDS:
+            raise LoraperfError(f"request: seed={seed}; torch takes {SEEDS.start} to {SEEDS.stop - 1}")
 
     def with_changes(self, **changes: Any) -> Request:
         """Return this request with some fields changed.

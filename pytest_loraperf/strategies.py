@@ -203,14 +203,14 @@ class Strategies(Mapping[str, Strategy]):
         raise StrategyError(f"unknown strategy {name!r}{hint} The strategies are {', '.join(self._by_name)}")
 
     def select(self, names: str) -> tuple[Strategy, ...]:
-        """Return the strategies of a comma-separated list; ``all`` is every one but the control.
+        """Return the strategies of a comma-separated list, each once; ``all`` is every one but the control.
 
         Raises:
             StrategyError: a name is unknown, or the list is empty.
         """
         if names == ALL:
             return tuple(s for s in self._by_name.values() if s.name != CONTROL)
-        found = tuple(self.find(name.strip()) for name in names.split(",") if name.strip())
+        found = tuple(dict.fromkeys(self.find(name.strip()) for name in names.split(",") if name.strip()))
         if not found:
             raise StrategyError(f"no strategy in {names!r}; write all, or names such as fused,standard_lora")
         return found

@@ -51,10 +51,17 @@ class Benchmarking:
                 yield from sweep.requests(base, self.batch, value)
 
 
-def run_benchmark(settings: Settings, command: str, asked: Benchmarking, show: Callable[[str], None]) -> Results:
-    """Measure the named strategies against the reference, show the table, and sweep.
+def run_benchmark(
+    settings: Settings,
+    command: str,
+    asked: Benchmarking,
+    show: Callable[[str], None],
+    write: Callable[[Results], None],
+) -> Results:
+    """Measure the named strategies against the reference, sweep, show the tables, and write what was found.
 
-    A strategy that cannot be built is an error in its row; the others are measured all the same.
+    What was measured before Ctrl-C is shown and written too. A strategy that cannot be built is an error in its
+    row; the others are measured all the same.
 
     Raises:
         LoraperfError: a name, the model, the device or the request is not understood.
@@ -92,6 +99,9 @@ def run_benchmark(settings: Settings, command: str, asked: Benchmarking, show: C
             progress.done()
         names = [strategy.name for strategy in chosen]
         points += take_sweeps(session, bench, names, request, asked.batch, asked.sweeps, progress.done)
+    except KeyboardInterrupt:
+        session.notes["warning: interrupted; this is what was measured until then"] = None
+        raise
     finally:
         progress.close()
         results = replace(gather(session), sweep=tuple(points))
@@ -104,6 +114,7 @@ def run_benchmark(settings: Settings, command: str, asked: Benchmarking, show: C
         session.close()
         for line in lines:
             show(line)
+        write(results)
     return results
 
 

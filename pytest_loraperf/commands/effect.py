@@ -62,7 +62,7 @@ def run_effect(
 
 def _using_lora(strategies: Strategies, names: str) -> tuple[Strategy, ...]:
     """Return the strategies of a list, each once; ``all`` is every one that uses a LoRA."""
-    chosen = tuple(dict.fromkeys(strategies.select(names)))
+    chosen = strategies.select(names)
     without = [strategy.name for strategy in chosen if not strategy.uses_lora]
     if names != "all" and without:
         raise StrategyError(f"strategy {without[0]} uses no LoRA, so there is none to look for; leave it out")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 FINE, FINDING, USAGE, INCONCLUSIVE = 0, 1, 2, 3
+INTERRUPTED = 130  # as a shell shows a program that SIGINT ended
 CUT_OFF = 141  # as a shell shows a program that SIGPIPE ended: it passed nothing
 MEANINGS = {
     FINE: "fine",
     FINDING: "a finding, or a failure",
     USAGE: "wrong usage: an argument, or a file that cannot be used",
     INCONCLUSIVE: "cannot tell",
+    INTERRUPTED: "interrupted by Ctrl-C; `bench` shows and writes what was measured until then",
     CUT_OFF: "whoever read the output went away, as `| head` does",
 }
 BY_COMMAND = {

@@ -40,7 +40,7 @@ def run_forecast(
     session = Session(settings._replace(forecast=True), tell=tell, command=command)
     model = session.model()
     request = session.request(model).with_changes(**changes)
-    chosen = dict.fromkeys(session.strategies.select(names))
+    chosen = session.strategies.select(names)
     try:
         for strategy in chosen:
             found = session.forecast(strategy.name, model, settings.adapters, request)

@@ -137,6 +137,34 @@ def test_a_point_over_the_budget_is_told_of(tmp_path: Path, capsys: pytest.Captu
     assert over.latency is not None
 
 
+def test_what_was_measured_before_ctrl_c_is_shown_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peak = Bench.runtime_peak_of
+
+    def interrupted(bench: Bench, name: str, request: Request) -> int:
+        if request.steps == 3:
+            raise KeyboardInterrupt
+        return peak(bench, name, request)
+
+    monkeypatch.setattr(Bench, "runtime_peak_of", interrupted)
+    out = tmp_path / "out.json"
+    assert main([*TINY, "--strategies", "fused,fused", "--sweep", "steps=2,3,4", "--json", str(out)]) == 130
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == "loraperf: interrupted"
+    assert "Traceback" not in said.err
+    assert "warning: interrupted; this is what was measured until then" in said.out
+    results = read_results(out)
+    assert [point.value for point in results.sweep] == [2]
+    assert results.strategies["fused"].latency is not None
+
+
+def test_a_strategy_that_is_named_twice_is_swept_once(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert main([*TINY, "--strategies", "fused,fused", "--sweep", "steps=2", "--json", str(out)]) == 0
+    assert len(read_results(out).sweep) == 1
+
+
 def test_batch_is_images_a_sample(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     assert main([*TINY, "--batch", "2", "--json", str(out)]) == 0
@@ -174,6 +202,8 @@ def test_another_backend_has_no_code(capsys: pytest.CaptureFixture[str]) -> None
             ["--sweep", "steps=2", "--sweep", "steps=4"],
             "--sweep: steps is swept twice; write all its values in one",
         ),
+        (["--cfg", "nan"], "request: cfg=nan; a finite number is allowed, 1 switches guidance off"),
+        (["--seed", str(2**64)], f"request: seed={2**64}; torch takes {-(2**63)} to {2**64 - 1}"),
         (["--batch", "0"], "--batch: got 0; at least 1 image is allowed"),
         (["--plot", "a.svg"], "--plot: there is nothing to draw without --sweep"),
         (["--sweep", "steps=2", "--plot", "a.gif"], "--plot=a.gif: the name must end in .svg, .png, .html"),
