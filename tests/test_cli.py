@@ -38,7 +38,7 @@ def test_bench_measures_against_the_reference_and_writes_json(
 
 def test_bench_over_the_budget_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TINY, "--strategies", "standard_lora", "--gpu-budget", "1KB"]) == 1
-    assert "loraperf gpu-budget: fused needs " in capsys.readouterr().out
+    assert "loraperf gpu-budget: standard_lora needs " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
