@@ -152,7 +152,7 @@ def test_a_run_with_an_unknown_name_or_what_is_none(pytester: pytest.Pytester) -
     pytester.makepyfile("def test_it(fused_pipeline): fused_pipeline()")
     result = pytester.runpytest_subprocess("--loraperf-backend=comfy")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*--backend: got 'comfy'; allowed are {ALLOWED}"])
+    result.stderr.fnmatch_lines([f"*--loraperf-backend: got 'comfy'; allowed are {ALLOWED}"])
     result = pytester.runpytest_subprocess("--loraperf-backend=gone", "--loraperf-device=cpu")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["loraperf: the backend gone (*) cannot be loaded: ModuleNotFoundError: *"])
