@@ -30,14 +30,14 @@ def test_the_pipeline_is_named_in_the_ini(pytester: pytest.Pytester) -> None:
 def test_another_pipeline_is_refused_in_one_line(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TEST)
     result = pytester.runpytest("--loraperf-device=cpu", "--loraperf-model=synthetic:sd15:tiny")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
         [
-            "loraperf: model: got 'synthetic:sd15:tiny'; synthetic models are synthetic:tiny and synthetic:full, or "
-            "synthetic:PIPELINE:SIZE with a pipeline of qwen-image, flux, wan, z-image"
+            "ERROR: loraperf: --loraperf-model: model: got 'synthetic:sd15:tiny'; synthetic models are synthetic:tiny and "
+            "synthetic:full, or synthetic:PIPELINE:SIZE with a pipeline of qwen-image, flux, wan, z-image"
         ]
     )
-    result.stdout.no_fnmatch_line("*Traceback*")
+    result.stderr.no_fnmatch_line("*Traceback*")
 
 
 @pytest.mark.parametrize("workers", ["-n0", "-n2"])
