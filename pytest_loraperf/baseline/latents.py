@@ -198,7 +198,7 @@ def _subject(session: Session, record: TestRecord, dtype: str) -> GoldenSubject:
         backend=bench.shop.backend.name,
         model=str(bench.model),
         request=record.requests[0].to_json(),
-        adapters=tuple(f"{source.path.name}:{source.scale:g}" for source in bench.adapters.sources),
+        adapters=bench.adapters.labels,
         scheme=bench.shop.choices.scheme if any(step.scheme is None for step in asks) else "",
         dtype=dtype,
     )

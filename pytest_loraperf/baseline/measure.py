@@ -65,6 +65,6 @@ def _subject(session: Session, record: TestRecord, subject: Workload) -> Subject
         backend=f"{backend.name} {backend.version}",
         model=str(bench.model),
         requests=tuple(request.to_json() for request in record.requests),
-        adapters=tuple(f"{source.path.name}:{source.scale:g}" for source in bench.adapters.sources),
+        adapters=bench.adapters.labels,
         steps=tuple(str(step) for step in bench.arms[record.strategy].recipe.strategy.steps),
     )

@@ -44,6 +44,11 @@ class Adapters:
             self._read = tuple(map(read_adapter, self.sources))
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The files that were named, as results say them: ``a.safetensors:0.8``."""
+        return tuple(f"{source.path.name}:{source.scale:g}" for source in self.sources)
+
+    @property
     def named(self) -> tuple[Adapter, ...]:
         """The adapters of the files that were named, read; none where a synthetic one stands for them."""
         return (self._read or ()) if self.sources else ()

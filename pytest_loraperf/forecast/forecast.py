@@ -94,7 +94,7 @@ class Forecaster:
             name=strategy.name,
             model=model,
             request=request,
-            adapters=tuple(f"{source.path.name}:{source.scale:g}" for source in bench.adapters.sources),
+            adapters=bench.adapters.labels,
             steps=tuple(map(str, recipe.strategy.steps)),
             scheme=recipe.scheme,
             scheme_reason=recipe.scheme_reason,

@@ -112,9 +112,8 @@ class Leaks:
         new = [tensor for tensor, storage in self._tensors() if storage not in self._known]
         holders: dict[torch.UntypedStorage, str] = {}
         for tensor, holder in zip(new, holders_of(new), strict=True):
-            if (
-                holders.get(tensor.untyped_storage(), NOTHING) == NOTHING
-            ):  # views may be held where their base is not
+            # A view may be held where its base is not.
+            if holders.get(tensor.untyped_storage(), NOTHING) == NOTHING:
                 holders[tensor.untyped_storage()] = holder
         totals: Counter[str] = Counter()
         for storage, holder in holders.items():

@@ -192,7 +192,7 @@ def _strategy(session: Session, bench: Bench, arm: Arm) -> StrategyResult:
         )
         + _first_call(arm, samples, taken.rounds.first.get(taken.workload.key) if taken else None),
         requests=tuple(request.to_json() for request in taken.workload.requests) if taken else (),
-        adapters=tuple(f"{source.path.name}:{source.scale:g}" for source in bench.adapters.sources),
+        adapters=bench.adapters.labels,
         samples_s=samples,
         gpu_s=_gpu_seconds(taken),
         steps_s=_steps(taken),
