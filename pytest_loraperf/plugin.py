@@ -25,6 +25,7 @@ from pytest_loraperf.hooks.item import (
     out_of_card,
     uses_pipeline,
 )
+from pytest_loraperf.hooks.settings import add_options, early_order_mode, read_settings
 from pytest_loraperf.hooks.starting import (
     ANNOTATIONS,
     LEAKS,
@@ -45,11 +46,6 @@ from pytest_loraperf.hooks.starting import (
     teller,
 )
 from pytest_loraperf.markers import MARKERS
-from pytest_loraperf.options import (
-    add_options,
-    early_order_mode,
-    read_settings,
-)
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.strategies import ALL, CONTROL, Strategies
 from pytest_loraperf.workflow import is_on, no_command

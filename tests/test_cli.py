@@ -215,7 +215,7 @@ def test_lint_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_formats_are_those_that_the_linter_has() -> None:
-    from pytest_loraperf.cli import LINT_FORMATS
+    from pytest_loraperf.commands.arguments import LINT_FORMATS
     from pytest_loraperf.order.lint.formats import FORMATS
 
     assert tuple(FORMATS) == LINT_FORMATS

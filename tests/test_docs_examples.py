@@ -13,7 +13,8 @@ import pytest_loraperf.backends.diffsynth
 import pytest_loraperf.run.gathering
 import pytest_loraperf.run.judging
 import pytest_loraperf.run.race  # noqa: F401 - torch can be imported only once, and inner runs share this process
-from pytest_loraperf.cli import _parser, main
+from pytest_loraperf.cli import main
+from pytest_loraperf.commands.arguments import parser
 from pytest_loraperf.options import OPTIONS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -106,7 +107,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_a_page_names_is_understood(command: str) -> None:
-    assert _parser().parse_args(shlex.split(command)[1:]).run
+    assert parser().parse_args(shlex.split(command)[1:]).name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

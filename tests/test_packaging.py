@@ -40,7 +40,6 @@ MAY_IMPORT_PYTEST = (
     "hookspec",
     "fixtures",
     "xdist",
-    "options",
     "order.lint.collector",
 )
 STARTS_LIGHT = ("plugin", "hooks", "options", "markers", "hookspec", "fixtures", "session")

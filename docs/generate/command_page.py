@@ -6,20 +6,19 @@ import argparse
 from collections.abc import Iterator
 
 from docs.generate.markdown import fenced, page, table
-from pytest_loraperf import cli
-from pytest_loraperf.commands import exits
+from pytest_loraperf.commands import arguments, exits
 
 
 def command() -> str:
     """Return the page of the command line."""
-    parser = cli._parser()  # noqa: SLF001 - the page is made of it
+    parser = arguments.parser()
     (commands,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001
     said = {choice.dest: choice.help or "" for choice in commands._get_subactions()}  # noqa: SLF001
     return page(
         "The command `loraperf`",
-        "pytest_loraperf/cli.py or exits.py",
+        "pytest_loraperf/commands/arguments.py or exits.py",
         "`loraperf --version` shows the version, `loraperf COMMAND --help` what is below. `loraperf bench` stops "
-        f"a comparison that cannot tell after {cli.BENCH_ROUNDS} rounds, unless `--rounds` says otherwise.",
+        f"a comparison that cannot tell after {arguments.BENCH_ROUNDS} rounds, unless `--rounds` says otherwise.",
         "## Exit codes",
         table(("code", "meaning"), ((f"`{code}`", meaning) for code, meaning in exits.MEANINGS.items())),
         "pytest has exit codes of its own: a failed gate is a failed test (1), and a marker, an option or an ini "

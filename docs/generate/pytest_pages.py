@@ -7,7 +7,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from docs.generate.markdown import fenced, page, prose, signature, table
-from pytest_loraperf import cli, fixtures, hookspec
+from pytest_loraperf import fixtures, hookspec
+from pytest_loraperf.commands import arguments
 from pytest_loraperf.markers import MARKERS
 from pytest_loraperf.options import OPTIONS, Option, Settings
 from pytest_loraperf.report.results import VerdictRecord
@@ -17,10 +18,10 @@ from pytest_loraperf.verdict.codes import MEANINGS
 from pytest_loraperf.verdict.types import Status
 
 OF_COMMANDS = {
-    "bench": cli.BENCH_OPTIONS,
-    "calibrate": cli.CALIBRATE_OPTIONS,
-    "effect": cli.EFFECT_OPTIONS,
-    "forecast": cli.FORECAST_OPTIONS,
+    "bench": arguments.BENCH_OPTIONS,
+    "calibrate": arguments.CALIBRATE_OPTIONS,
+    "effect": arguments.EFFECT_OPTIONS,
+    "forecast": arguments.FORECAST_OPTIONS,
 }
 
 

@@ -16,7 +16,7 @@ MEANINGS = {
 BY_COMMAND = {
     "bench": {
         FINDING: "a strategy cannot be built, has lost the LoRA, is not equivalent to the reference, or is over "
-        "the budget; or a point of a sweep cannot be measured"
+        "the budget; or a point of a sweep is, or cannot be measured"
     },
     "calibrate": {FINDING: "wrong verdicts are more than is promised, by more than chance explains"},
     "compare": {

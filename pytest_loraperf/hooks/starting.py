@@ -10,7 +10,8 @@ import pytest
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.fixtures import SESSION
-from pytest_loraperf.options import Settings, early_gpus
+from pytest_loraperf.hooks.settings import early_gpus
+from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session
 
 if TYPE_CHECKING:
