@@ -66,8 +66,10 @@ class Scale:
         """Return how far from the low end a value lies, of a ``length`` in pixels; never beyond the ends."""
         value = min(max(value, self.low), self.high)
         if self.log:
-            return length * math.log(value / self.low) / math.log(self.high / self.low)
-        return length * (value - self.low) / (self.high - self.low)
+            share = math.log(value / self.low) / math.log(self.high / self.low)
+        else:
+            share = (value - self.low) / (self.high - self.low)
+        return length * share  # the share of the high end is 1, as a product divided again may not be
 
     def vega(self) -> dict[str, Any]:
         """Return the scale for Vega-Lite."""

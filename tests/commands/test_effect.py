@@ -189,8 +189,8 @@ def test_a_damaged_adapter_is_told_before_a_model_is_built(
         (["--min-gain", "2"], "--min-gain: got '2'; a number from 0 to 1 is allowed"),
         (["--min-gain", "most"], "--min-gain: got 'most'; a number from 0 to 1 is allowed"),
         (["--min-gain", "nan"], "--min-gain: got 'nan'; a number from 0 to 1 is allowed"),
-        (["--model", "tiny"], "model: got 'tiny'; allowed are synthetic:tiny"),
-        (["--device", "gpu"], "device 'gpu': allowed are auto, cpu, cuda and cuda:N"),
+        (["--model", "tiny"], "--model: got 'tiny'; allowed are auto, synthetic:tiny"),
+        (["--device", "gpu"], "--device: got 'gpu'; allowed are auto, cpu, cuda and cuda:N"),
         (["--json", "/proc/nowhere/out.json"], "--json=/proc/nowhere/out.json: cannot be written"),
         (["--model", "synthetic:full"], "synthetic:full has 20.43 B parameters and needs a CUDA device"),
     ],
@@ -287,9 +287,10 @@ def test_a_run_that_is_broken_off_gives_what_it_has(
 ) -> None:
     out = tmp_path / "out.json"
     failing(KeyboardInterrupt(), monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        effect(ghost, *TINY, "--strategies", "fused,standard_lora", "--json", out)
-    assert "PASS" in capsys.readouterr().out
+    assert effect(ghost, *TINY, "--strategies", "fused,standard_lora", "--json", out) == 130
+    shown, told = capsys.readouterr()
+    assert "PASS" in shown
+    assert told == "loraperf: interrupted\n"
     assert len(json.loads(out.read_text())["strategies"]["fused"]["lora"]["gains"]) == LAYERS
 
 

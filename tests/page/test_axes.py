@@ -29,6 +29,7 @@ def test_every_value_lies_on_its_axis(values: list[float], marks: int, zero: boo
 @example(values=[5e-324, 1.0], zero=False)
 @example(values=[5e-324], zero=True)
 @example(values=[1e308, 1.7e308], zero=False)
+@example(values=[1.642182402700446e32, 1.192092896e-07], zero=False)
 @given(st.lists(any_positive, min_size=1, max_size=5), st.booleans())
 def test_values_beyond_all_that_can_be_measured_have_an_axis_too(values: list[float], zero: bool) -> None:
     found = scale(values, zero=zero, include=[values[-1]])
