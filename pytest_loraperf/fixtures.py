@@ -75,27 +75,6 @@ class Given(NamedTuple):
     request: Request
 
 
-def _given(request: pytest.FixtureRequest) -> Given:
-    """Ask the fixtures that a repository may override, and refuse what they cannot mean.
-
-    Raises:
-        LoraperfError: one returned nothing, or something else than it is for.
-    """
-    from pytest_loraperf.request import Request  # noqa: PLC0415 - start-up
-
-    model = request.getfixturevalue("lora_model")
-    if model is None:  # as a forgotten return does; the tests would run, on another model
-        raise ModelError("the fixture lora_model returned None; return a model's name or a build function")
-    adapters = _files(request.getfixturevalue("lora_adapter"))
-    default = request.getfixturevalue("lora_request")
-    if not isinstance(default, Request):
-        raise LoraperfError(
-            f"the fixture lora_request returned {default!r}; return a pytest_loraperf.Request, "
-            "such as Request(steps=8)"
-        )
-    return Given(model, adapters, default)
-
-
 def _files(adapters: object) -> tuple[str | Path, ...]:
     if isinstance(adapters, str | Path):
         return (adapters,)
@@ -129,6 +108,26 @@ def lora_request(pytestconfig: pytest.Config, lora_model: object) -> Request:
         return pytestconfig.stash[SESSION].request(lora_model)
 
 
+@pytest.fixture
+def _lora_given(lora_model: object, lora_adapter: object, lora_request: object) -> Given:
+    """Take what the fixtures that a repository may override returned, and refuse what they cannot mean.
+
+    The pipelines name this fixture, and it those, so that pytest knows of those that have ``params``.
+    """
+    from pytest_loraperf.request import Request  # noqa: PLC0415 - start-up
+
+    with one_clear_line():
+        if lora_model is None:  # as a forgotten return does; the tests would run, on another model
+            raise ModelError("the fixture lora_model returned None; return a model's name or a build function")
+        adapters = _files(lora_adapter)
+        if not isinstance(lora_request, Request):
+            raise LoraperfError(
+                f"the fixture lora_request returned {lora_request!r}; return a pytest_loraperf.Request, "
+                "such as Request(steps=8)"
+            )
+    return Given(lora_model, adapters, lora_request)
+
+
 class ForecastPipeline:
     """Stands for a strategy's pipeline in a forecast. Calling it ends the test: there is no output to look at."""
 
@@ -157,11 +156,10 @@ class ForecastPipeline:
         record.forecast = session.forecast(str(record.strategy), model, self._adapters, made)
 
 
-def _open_pipeline(request: pytest.FixtureRequest, name: str) -> LoraPipeline | ForecastPipeline:
+def _open_pipeline(request: pytest.FixtureRequest, name: str, given: Given) -> LoraPipeline | ForecastPipeline:
     session: Session = request.config.stash[SESSION]
     record = request.node.stash[RECORD]
     with one_clear_line():
-        given = _given(request)
         strategy = session.strategies.find(name)
         record.strategy = strategy.name
         if session.settings.forecast:
@@ -174,14 +172,14 @@ def _open_pipeline(request: pytest.FixtureRequest, name: str) -> LoraPipeline | 
 
 
 @pytest.fixture
-def lora_pipeline(request: pytest.FixtureRequest) -> LoraPipeline | ForecastPipeline:
+def lora_pipeline(request: pytest.FixtureRequest, _lora_given: Given) -> LoraPipeline | ForecastPipeline:
     """Build the pipeline of the strategy that the marker ``lora_strategy`` names, once for each name."""
-    return _open_pipeline(request, getattr(request, "param", REFERENCE))
+    return _open_pipeline(request, getattr(request, "param", REFERENCE), _lora_given)
 
 
 def _strategy_fixture(name: str) -> Callable[..., LoraPipeline | ForecastPipeline]:
-    def build(request: pytest.FixtureRequest) -> LoraPipeline | ForecastPipeline:
-        return _open_pipeline(request, name)
+    def build(request: pytest.FixtureRequest, _lora_given: Given) -> LoraPipeline | ForecastPipeline:
+        return _open_pipeline(request, name, _lora_given)
 
     build.__doc__ = f"Build the pipeline of the strategy {name}."
     return pytest.fixture(name=f"{name}_pipeline")(build)
@@ -236,7 +234,7 @@ class RunRace(Protocol):
 
 
 @pytest.fixture
-def lora_race(request: pytest.FixtureRequest) -> RunRace:
+def lora_race(request: pytest.FixtureRequest, _lora_given: Given) -> RunRace:
     """Compare arms in the body of a test: strategies by name, callables by keyword."""
     if request.config.stash[SESSION].settings.forecast:
         pytest.skip("loraperf: lora_race compares times, and a forecast has none")
@@ -246,9 +244,8 @@ def lora_race(request: pytest.FixtureRequest) -> RunRace:
 
         session: Session = request.config.stash[SESSION]
         with one_clear_line():
-            given = _given(request) if strategies else None
-            bench = session.bench(given.model, given.adapters) if given else None
-            default = given.request if given else None
+            bench = session.bench(_lora_given.model, _lora_given.adapters) if strategies else None
+            default = _lora_given.request if strategies else None
             return run_race(session, request.node.stash[RECORD], bench, strategies, default, callables, rounds)
 
     return race

@@ -81,9 +81,10 @@ def _default(option: Option) -> str:
 
 
 def made_fixtures() -> dict[str, Any]:
-    """Return the fixtures by name, those of strategies too."""
+    """Return the fixtures for users by name, those of strategies too."""
     fixture = type(fixtures.lora_pipeline)
-    return {name: value for name, value in vars(fixtures).items() if isinstance(value, fixture)}
+    found = {name: value for name, value in vars(fixtures).items() if isinstance(value, fixture)}
+    return {name: value for name, value in found.items() if not name.startswith("_")}
 
 
 def fixtures_page() -> str:

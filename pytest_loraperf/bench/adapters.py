@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from pytest_loraperf.backends.protocol import Backend
@@ -45,8 +45,8 @@ class Adapters:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The files that were named, as results say them: ``a.safetensors:0.8``."""
-        return tuple(f"{source.path.name}:{source.scale:g}" for source in self.sources)
+        """The files that were named, as results say them: ``checkpoint-1000/lora.safetensors:0.8``."""
+        return tuple(f"{_said(source.path)}:{source.scale:g}" for source in self.sources)
 
     @property
     def named(self) -> tuple[Adapter, ...]:
@@ -81,3 +81,12 @@ class Adapters:
         """Remove the file of a synthetic adapter."""
         if self._folder is not None:
             self._folder.cleanup()
+
+
+def _said(path: Path) -> str:
+    """Return a file's name with its folder's, for many adapters have the file name that a trainer gives them.
+
+    A temporary folder is called otherwise in each run, which would make another adapter of the same one.
+    """
+    folder = path.parent.name
+    return path.name if not folder or path.is_relative_to(gettempdir()) else f"{folder}/{path.name}"

@@ -19,6 +19,7 @@ from typing import Any
 from pytest_loraperf.commit import current_commit
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.host import cpu_name
+from pytest_loraperf.report.naming import Built, numbered, plain
 from pytest_loraperf.report.results import Results, StrategyResult, replace_whole
 from pytest_loraperf.report.schema import to_plain
 from pytest_loraperf.report.table import one_line, shortened
@@ -107,12 +108,14 @@ def statistics(samples: Sequence[float]) -> dict[str, Any]:
 
 
 def _strategies(results: Results) -> Iterator[dict[str, Any]]:
+    first = Built.first(results)
     for label, found in results.strategies.items():
         if found.samples_s:
-            model = found.model or results.model
-            name = label.partition(" (")[0]
+            built = Built.of(found, results)
+            model = built.model
+            name = plain(label) + built.beside(first._replace(model=model)) + numbered(label)
             extra = _extra(results, label, found)
-            params = {"model": model, "strategy": name}
+            params = {"model": model, "strategy": plain(label)}
             yield _benchmark(model, name, f"{model}::{name}", found.samples_s, params, extra)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 
+from pytest_loraperf.report.naming import Built, numbered, plain
 from pytest_loraperf.report.results import Machine, Results, StrategyResult, VerdictRecord, Vram
 
 TAKEN_TOGETHER = ("samples_s", "gpu_s", "steps_s", "latency", "limit", "ratio", "requests")
@@ -18,8 +19,8 @@ def merge(parts: Sequence[Results], order: Iterable[str]) -> Results:
     took the most, its memory the most that any saw. Verdicts, comparisons and notes are all kept.
     """
     measured = [part for part in parts if part.machine.device] or list(parts)
-    model = measured[0].model
-    told = [{_label(name, each, model): each for name, each in part.strategies.items()} for part in parts]
+    first = Built.first(measured[0])
+    told = [{_label(name, part, first): each for name, each in part.strategies.items()} for part in parts]
     names = dict.fromkeys((*order, *(name for strategies in told for name in strategies)))
     found = {name: [strategies[name] for strategies in told if name in strategies] for name in names}
     rates = next((part.machine.rates for part in measured if part.machine.rates), None)
@@ -28,22 +29,21 @@ def merge(parts: Sequence[Results], order: Iterable[str]) -> Results:
         machine=replace(measured[0].machine, rates=rates),
         created=max(part.created for part in parts),
         strategies={name: _strategy(several) for name, several in found.items() if several},
-        verdicts=tuple(_relabelled(verdict, part, model) for part in parts for verdict in part.verdicts),
+        verdicts=tuple(_relabelled(verdict, part, first) for part in parts for verdict in part.verdicts),
         comparisons=tuple(taken for part in parts for taken in part.comparisons),
         notes=(*dict.fromkeys(note for part in parts for note in part.notes), *_unlike(measured)),
     )
 
 
-def _label(name: str, found: StrategyResult, model: str) -> str:
-    """Return the name, with the model where that is another than the run's."""
-    plain = name.partition(" (")[0]
-    return plain if found.model in ("", model) else f"{plain} ({found.model})"
+def _label(name: str, part: Results, first: Built) -> str:
+    """Return the name of a strategy of one part in the whole, whose first was built from these."""
+    return plain(name) + Built.of(part.strategies[name], part).beside(first) + numbered(name)
 
 
-def _relabelled(verdict: VerdictRecord, part: Results, model: str) -> VerdictRecord:
+def _relabelled(verdict: VerdictRecord, part: Results, first: Built) -> VerdictRecord:
     """Return a verdict on a strategy of one part by its name in the whole."""
-    found = part.strategies.get(verdict.strategy or "")
-    return verdict if found is None else replace(verdict, strategy=_label(verdict.strategy or "", found, model))
+    name = verdict.strategy or ""
+    return replace(verdict, strategy=_label(name, part, first)) if name in part.strategies else verdict
 
 
 def _unlike(parts: Sequence[Results]) -> list[str]:

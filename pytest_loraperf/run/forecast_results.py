@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 import torch
 
 from pytest_loraperf import __version__
 from pytest_loraperf.forecast.forecast import Forecast
+from pytest_loraperf.report.naming import Built, endings
 from pytest_loraperf.report.results import Machine, Results, SetupStep, StrategyResult, VerdictRecord, Vram
 from pytest_loraperf.session import Session
 
@@ -19,10 +20,10 @@ def forecast_results(session: Session) -> Results:
     """Return all that was forecast; where a strategy was for several requests, the most that it needs."""
     forecasts = list(session.forecasts.values())
     first = forecasts[0]
+    labels = _labels(session)
     by_name: dict[str, list[Forecast]] = {}
     for each in forecasts:
-        label = each.name if each.model == first.model else f"{each.name} ({each.model})"
-        by_name.setdefault(label, []).append(each)
+        by_name.setdefault(labels[id(each)], []).append(each)
     order = list(session.strategies)
     return Results(
         plugin_version=__version__,
@@ -41,17 +42,24 @@ def forecast_results(session: Session) -> Results:
             label: _strategy(found)
             for label, found in sorted(by_name.items(), key=lambda pair: order.index(pair[1][0].name))
         },
-        verdicts=tuple(_verdicts(session)),
+        verdicts=tuple(_verdicts(session, labels)),
         notes=tuple(dict.fromkeys((*session.notes, *(note for each in forecasts for note in each.notes)))),
     )
 
 
-def _verdicts(session: Session) -> Iterable[VerdictRecord]:
+def _labels(session: Session) -> dict[int, str]:
+    """Return the name in the results of each forecast, by its ``id``."""
+    built = {key[1:3]: Built(str(each.model), each.adapters) for key, each in session.forecasts.items()}
+    told = dict(zip(built, endings(built.values()), strict=True))
+    return {id(each): f"{each.name}{told[key[1:3]]}" for key, each in session.forecasts.items()}
+
+
+def _verdicts(session: Session, labels: Mapping[int, str]) -> Iterable[VerdictRecord]:
     for record in session.records.values():
         for verdict in record.verdicts:
             yield VerdictRecord(
                 nodeid=record.nodeid,
-                strategy=record.strategy,
+                strategy=labels.get(id(record.forecast), record.strategy),
                 code=verdict.code,
                 status=str(verdict.status),
                 message=verdict.message,

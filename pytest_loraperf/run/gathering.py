@@ -13,6 +13,7 @@ from pytest_loraperf import __version__
 from pytest_loraperf.bench.workloads import StrategyWorkload
 from pytest_loraperf.measure.rounds import Paired, Rounds
 from pytest_loraperf.measure.validity import findings
+from pytest_loraperf.report.naming import Built, endings, plain
 from pytest_loraperf.report.results import (
     ComparisonRecord,
     Latency,
@@ -50,10 +51,12 @@ def gather(session: Session) -> Results:
         from pytest_loraperf.run.forecast_results import forecast_results  # noqa: PLC0415 - only in a forecast
 
         return forecast_results(session)
-    strategies: dict[str, StrategyResult] = {}
-    for bench in session.benches.values():
-        for name, arm in bench.arms.items():
-            strategies[_label(session, bench, name)] = _strategy(session, bench, arm)
+    labels = _labels(session)
+    strategies = {
+        labels[id(bench), name]: _strategy(session, bench, arm)
+        for bench in session.benches.values()
+        for name, arm in bench.arms.items()
+    }
     first = next(iter(session.benches.values()), None)
     order = list(session.strategies)
     return Results(
@@ -67,7 +70,7 @@ def gather(session: Session) -> Results:
         verdicts=tuple(
             VerdictRecord(
                 nodeid=record.nodeid,
-                strategy=record.strategy and _label(session, record.bench, record.strategy),
+                strategy=record.strategy and labels.get((id(record.bench), record.strategy), record.strategy),
                 code=verdict.code,
                 status=str(verdict.status),
                 message=verdict.message,
@@ -83,10 +86,15 @@ def gather(session: Session) -> Results:
     )
 
 
-def _label(session: Session, bench: Bench | None, name: str) -> str:
-    """Return the name of a strategy in the results: with the model where that is not the first of the run."""
-    first = next(iter(session.benches.values()), None)
-    return name if bench is None or bench is first else f"{name} ({bench.model})"
+def _labels(session: Session) -> dict[tuple[int, str], str]:
+    """Return the name in the results of each strategy of each bench, by the bench's ``id``."""
+    benches = list(session.benches.values())
+    built = [Built(str(bench.model), bench.adapters.labels) for bench in benches]
+    return {
+        (id(bench), name): f"{name}{ending}"
+        for bench, ending in zip(benches, endings(built), strict=True)
+        for name in bench.arms
+    }
 
 
 def _request(session: Session, bench: Bench | None) -> dict[str, Any]:
@@ -148,7 +156,7 @@ def _comparison(rounds: Rounds, given: Mapping[str, str]) -> ComparisonRecord:
 
 
 def _place(label: str, order: list[str]) -> int:
-    name = label.split(" ", maxsplit=1)[0]
+    name = plain(label)
     return order.index(name) if name in order else len(order)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -55,4 +56,15 @@ def test_a_pipeline_without_a_dit_needs_a_file() -> None:
         ModelError, match="synthetic:tiny: no adapter was given, and there is no dit to make one for"
     ):
         adapters.synthetic(SimpleNamespace())
+    session.close()
+
+
+def test_adapters_are_said_with_their_folder_unless_that_is_a_temporary_one(tmp_path: Path) -> None:
+    session = Session(Settings(device="cpu", model="synthetic:tiny"))
+    named = ["a.safetensors", "/models/checkpoint-1000/lora.safetensors:0.8", f"{tmp_path}/b.safetensors"]
+    assert session.bench(adapters=named).adapters.labels == (
+        "a.safetensors:1",
+        "checkpoint-1000/lora.safetensors:0.8",
+        "b.safetensors:1",
+    )
     session.close()

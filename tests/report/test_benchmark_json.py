@@ -72,7 +72,10 @@ def test_what_was_not_measured_is_not_there() -> None:
 # --- what reads it -----------------------------------------------------------------------------------------------
 
 
-def test_the_fields_are_those_of_pytest_benchmark(pytester: pytest.Pytester) -> None:
+def test_the_fields_are_those_of_pytest_benchmark(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # it would measure nothing
     pytester.makepyfile("def test_it(benchmark): benchmark.pedantic(lambda: None, rounds=3)")
     pytester.runpytest("-p", "no:randomly", "-p", "no:asyncio", "--benchmark-json=theirs.json").assert_outcomes(
         passed=1
