@@ -268,6 +268,9 @@ PARTS = frozenset({"modules", "children", "parameters", "named_modules", "named_
 PASSING_ON = {"to_thread": 0, "submit": 0, "apply_async": 0, "run_in_executor": 1, "call_soon": 0, "run_sync": 0}
 """Calls that call one of their arguments, at this position, with those that follow it."""
 
+CALLING_LATER = frozenset({"callback", "push_async_callback"})
+"""Methods of ``contextlib.ExitStack`` that call their first argument, with the others, when the stack is left."""
+
 TRAINING = (
     "prepare_model_for_kbit_training", "Trainer(", ".backward(", "optimizer.step(", "print_trainable_parameters(",
     "is_trainable=True", "torch.optim", "_optimizer(",

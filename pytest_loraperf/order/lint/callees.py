@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+from abc import abstractmethod
 from collections.abc import Iterable
 
+from pytest_loraperf.order.calls import BY_NAME, Form
 from pytest_loraperf.order.lint.operations import Call, Operations
 from pytest_loraperf.order.lint.scene import MAX_WORLDS, Outcome
 from pytest_loraperf.order.lint.values import (
@@ -23,6 +25,8 @@ from pytest_loraperf.order.lint.values import (
 )
 
 _EXITS = frozenset({"exit", "sys.exit", "os._exit", "quit"})
+_CLASSES = ("Pipeline", "Model")
+"""How the classes end whose methods may be called on the class: ``FluxPipeline.fuse_lora(pipe)``."""
 _COPIES = frozenset({"copy.deepcopy", "deepcopy", "copy.copy"})
 
 
@@ -55,6 +59,9 @@ class Callees(Operations):
         passed_on = self.survey.passing.calls.get(node)
         if passed_on is not None:
             return self._eval_call(passed_on, world)
+        later = self.survey.passing.later.get(node)
+        if later is not None:
+            return self.call_later(later, node, world)
         outcomes: list[Outcome] = []
         function = node.func
         owners: list[tuple[World, Value | None]]
@@ -74,6 +81,10 @@ class Callees(Operations):
                     for last, value in self.evaluate(function, after):
                         outcomes += self.call(value, given, node, last)
         return outcomes[:MAX_WORLDS]
+
+    @abstractmethod
+    def call_later(self, call: ast.Call, node: ast.Call, world: World) -> list[Outcome]:
+        """Remember a call for the end of the ``ExitStack`` that ``stack.callback(f, x)`` gives it to."""
 
     def _arguments(self, node: ast.Call, world: World) -> list[tuple[World, Arguments]]:
         if not node.args and not node.keywords:
@@ -135,12 +146,24 @@ class Callees(Operations):
             inside = self.items(world, first, "list")
             pairs = [self._pair(self.fresh(), each, world) for _, each in inside or []]
             found = None if inside is None else self.container(world, "list", numbered(pairs))
+        elif name == "zip":
+            found = self._zipped(given.positional, world)
         elif name == "super":
             frame = world.frames[-1]
             instance = next(iter(frame.names.values()), None)
             if frame.cls is not None and isinstance(instance, Thing):
                 found = Super(instance, frame.cls)
         return found
+
+    def _zipped(self, several: list[Value], world: World) -> Value | None:
+        """Return the list of lists that ``zip`` gives, None where no item of any of its arguments is known."""
+        columns = [[each for _, each in self.items(world, value, "list") or []] for value in several]
+        rows = range(min((len(column) for column in columns if column), default=0))
+        lists = [
+            self.container(world, "list", numbered(column[row] if column else self.fresh() for column in columns))
+            for row in rows
+        ]
+        return self.container(world, "list", numbered(lists)) if lists else None
 
     def _pair(self, one: Value, other: Value, world: World) -> Value:
         return self.container(world, "list", numbered([one, other]))
@@ -177,6 +200,12 @@ class Callees(Operations):
     ) -> list[Outcome]:
         """Call a method: one of the file's classes, of a container, or of something else."""
         if isinstance(owner, Imported):
+            first = self.thing(given.get(0))
+            is_method = (name, Form.METHOD) in BY_NAME and owner.name.endswith(_CLASSES)
+            if is_method and first is not None and self.is_model(first, world):
+                nodes = {key - 1 if isinstance(key, int) else key: each for key, each in given.nodes.items()}
+                rest = Arguments(given.positional[1:], given.keywords, nodes, given.opaque)
+                return self.call_method(first, name, rest, node, world)
             return self._call_unknown(owner, name, f"{owner.path}.{name}", given, node, world)
         value = self.attribute(world, owner, name)
         if isinstance(value, Function | Class | Partial | Imported):

@@ -31,7 +31,7 @@ class Expressions(Callees):
         if method is not None:
             found: list[Outcome] = method(self, node, world)
             return found
-        if node not in self.survey.hot:
+        if not self.survey.matters(node):
             return [(world, self.fresh())]
         inside = [each for each in children(node) if isinstance(each, ast.expr)]
         return [(after, self.fresh()) for after, _ in self.each(inside, world)]
@@ -128,12 +128,13 @@ class Expressions(Callees):
         return self.evaluate(node.value, world)
 
     def _eval_yield(self, node: ast.Yield, world: World) -> list[Outcome]:
-        if node.value is None:
-            return [(world, NONE)]
-        outcomes = self.evaluate(node.value, world)
-        for after, value in outcomes:
-            after.names(len(after.frames) - 1).setdefault("<yield>", value)
-        return [(after, self.fresh()) for after, _ in outcomes]
+        outcomes = self.evaluate(node.value, world) if node.value is not None else [(world, NONE)]
+        return [(last, self.fresh()) for after, value in outcomes for last in self.yielded(value, after)]
+
+    def yielded(self, value: Value, world: World) -> list[World]:
+        """Give a value to whoever called the generator; the first stands for all of them."""
+        world.names(len(world.frames) - 1).setdefault("<yield>", value)
+        return [world]
 
     def _eval_ifexp(self, node: ast.IfExp, world: World) -> list[Outcome]:
         return [
@@ -165,7 +166,7 @@ class Expressions(Callees):
 
     def fork(self, test: ast.expr, world: World) -> Iterator[tuple[World, bool]]:
         """Yield the worlds in which a condition holds and those in which it does not."""
-        worlds = [after for after, _ in self.evaluate(test, world)] if test in self.survey.hot else [world]
+        worlds = [after for after, _ in self.evaluate(test, world)] if self.survey.matters(test) else [world]
         for each in worlds:
             if each.exit is not None:
                 yield each, True

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ast
 
-from pytest_loraperf.order.lint.nodes import called_name
 from pytest_loraperf.order.lint.scene import MAX_WORLDS
 from pytest_loraperf.order.lint.uncalled import Uncalled
 from pytest_loraperf.order.lint.values import Exit, Thing, Value, World, merge
 
 MAX_ITEMS = 8
-_RAISING = frozenset({"raises", "assertRaises", "assertRaisesRegex"})
-"""Context managers whose body is to raise."""
 
 
 class Flow(Uncalled):
@@ -84,37 +81,12 @@ class Flow(Uncalled):
         done: list[World] = []
         for each in worlds:
             leaving, each.exit = each.exit, None
+            returned = each.returned
             for after in self.block(body, [each]):
-                after.exit = after.exit or leaving
+                if after.exit is None:
+                    after.exit, after.returned = leaving, returned
                 done.append(after)
         return done
-
-    def _do_with(self, node: ast.With | ast.AsyncWith, world: World) -> list[World]:
-        worlds = [world]
-        for item in node.items:
-            entered: list[World] = []
-            for before in worlds:
-                for after, value in self.evaluate(item.context_expr, before):
-                    if item.optional_vars is not None and after.exit is None:
-                        self.assign(item.optional_vars, value, after)
-                    entered.append(after)
-            worlds = entered
-        managers = {
-            called_name(each.context_expr) for each in node.items if isinstance(each.context_expr, ast.Call)
-        }
-        suppressing = managers & {"suppress", *_RAISING}
-        if managers & _RAISING:
-            worlds = self.block(node.body[:-1], worlds)
-            self.block(node.body[-1:], [each.copy() for each in worlds])  # it raises, so that it does nothing
-            after_all = worlds
-        else:
-            after_all = self.block(node.body, worlds)
-        for each in after_all:
-            if suppressing and each.exit is Exit.RAISE:
-                each.exit = None
-        return after_all
-
-    _do_asyncwith = _do_with
 
     # Loops
 

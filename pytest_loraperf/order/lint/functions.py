@@ -56,7 +56,12 @@ class Functions(Expressions):
                 after.returned = frame.names.get("<yield>", NONE)
             if after.exit is not Exit.RAISE:
                 after.exit = None
+            self.left(frame, after)
         return [(after, after.returned) for after in merge(worlds, MAX_WORLDS)]
+
+    @abstractmethod
+    def left(self, frame: Frame, world: World) -> None:
+        """Go on leaving what the body of a with statement left, after the generator that ran it."""
 
     @abstractmethod
     def run_inner(self, node: AnyFunction, worlds: list[World]) -> None:

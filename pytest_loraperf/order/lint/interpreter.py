@@ -120,6 +120,12 @@ class Interpreter(Flow):
         world.frames[depth].globals |= set(node.names)
         return [world]
 
+    def _do_nonlocal(self, node: ast.Nonlocal, world: World) -> list[World]:
+        depth = len(world.frames) - 1
+        world.names(depth)
+        world.frames[depth].nonlocals |= set(node.names)
+        return [world]
+
     def _do_import(self, node: ast.Import, world: World) -> list[World]:
         for each in node.names:
             name = each.asname or each.name.split(".")[0]

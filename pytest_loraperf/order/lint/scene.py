@@ -34,6 +34,8 @@ MAX_HISTORY = 60
 MAX_DEPTH = 8
 _WEIGHTS = frozenset({"weight", "data"})
 _BLOCKS = ("blocks", "layers")
+_STATE = "state"
+"""Where a web application keeps its model: ``app.state`` is ``request.app.state``, whatever holds the two."""
 
 
 AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
@@ -80,6 +82,7 @@ class Scene(ABC):
         self.methods = _Methods(type(self))
         self._interned: dict[object, int] = {}
         self._labels: dict[str, list[object]] = defaultdict(list)
+        self.number(_STATE)  # before all that runs: who gives it a model comes before who uses it
 
     @abstractmethod
     def evaluate(self, node: ast.expr, world: World) -> list[Outcome]:
@@ -188,6 +191,8 @@ class Scene(ABC):
                 return stored
         if name in MAIN_COMPONENTS:
             return owner
+        if name == _STATE:
+            return Thing(self.number(_STATE), attribute=name)
         return Thing(self.number(key), owner=owner, attribute=name)
 
     def store(self, world: World, owner: Value, name: str, value: Value) -> None:

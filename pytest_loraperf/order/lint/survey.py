@@ -30,13 +30,15 @@ _CALLS = (
     | {"ModelConfig", "load_models", "ModelManager", "load"}
 )
 _NAME_LENGTH = 80
+_BY_ITS_NAME = "getattr(…)()"
+"""What stands for the name of a method that is called by its name: ``getattr(pipe, "fuse_lora")()``."""
 _PATTERNS = ("re", "regex")
 AnyFunction = ast.FunctionDef | ast.AsyncFunctionDef
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SCOPES = (*_FUNCTIONS, ast.ClassDef, ast.Lambda)
 _BINDINGS = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr, ast.Delete, ast.Import, ast.ImportFrom)
 _LEAVING = (ast.Return, ast.Yield, ast.Break, ast.Continue)
-_IN_PLACE = (ast.Raise, ast.Global, *_SCOPES)
+_IN_PLACE = (ast.Raise, ast.Global, ast.Nonlocal, *_SCOPES)
 _MET = frozenset({ast.Call, *CARRIERS, *_BINDINGS, *_LEAVING, *_IN_PLACE})
 _ALIASING = (
     ast.Name,
@@ -79,6 +81,7 @@ class Survey:
         names = self._walk(tree)
         if any(isinstance(word, str) and word.startswith("float8") for word in self._words):
             self._calls["quantize_"] += self._casts
+        names.add(_BY_ITS_NAME)
         for name in [
             each for each in (*self._calls, *self._aliases) if each in names or each.startswith(PEFT_MODELS)
         ]:
@@ -99,7 +102,7 @@ class Survey:
         """Return whether a function may give something outside it a value: a global, an attribute or an item."""
         if function not in self._setting:
             self._setting[function] = any(
-                isinstance(each, ast.Global)
+                isinstance(each, ast.Global | ast.Nonlocal)
                 or (isinstance(each, ast.Subscript | ast.Attribute) and isinstance(each.ctx, ast.Store))
                 for each in walk(function)
             )
@@ -179,6 +182,8 @@ class Survey:
 
     def _meet_call(self, node: ast.Call) -> None:
         name = called_name(node)
+        if isinstance(node.func, ast.Call) and called_name(node.func) == "getattr":
+            name = _BY_ITS_NAME
         if name in _FREQUENT:
             self._frequent.append(node)
         passed_on = self.passing.meet_call(node, name)
@@ -252,7 +257,8 @@ class Survey:
             elif isinstance(node, ast.Match):
                 inside = (node.subject,)
             elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                inside = [each.value for each in self._returns[node.name] if each.value is not None]
+                returned = (each.value for each in self._returns[node.name] if each.value is not None)
+                inside = [*returned, *node.args.defaults, *filter(None, node.args.kw_defaults)]
             else:
                 continue
             found.update(*map(_names, inside))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from pytest_loraperf.order.lint.functions import Functions
+from pytest_loraperf.order.lint.contexts import GENERATORS, Contexts
 from pytest_loraperf.order.lint.nodes import decorators
 from pytest_loraperf.order.lint.scene import MAX_DEPTH, AnyFunction
 from pytest_loraperf.order.lint.values import NONE, Callable_, Class, Exit, Frame, Function, Thing, Value, World
@@ -14,9 +14,10 @@ SETUP_METHODS = ("setup", "setUp", "setup_method", "load_context")
 """Methods that a framework calls before the others."""
 SETUP_DECORATORS = frozenset({"enter"})
 """What marks such a method."""
+_PAUSING = frozenset({"fixture", *GENERATORS})
 
 
-class Uncalled(Functions):
+class Uncalled(Contexts):
     """Running functions, and the methods of classes, of whose arguments nothing is known."""
 
     def run_uncalled(self, worlds: list[World]) -> None:
@@ -73,13 +74,23 @@ class Uncalled(Functions):
         before = set(self.called)
         world.enter(self._unknown_frame(function, fixtures))
         self.active.append(function.node)
+        paused: list[World] = []
+
+        def pause(at: World, value: Value) -> list[World]:
+            paused.append(at.copy())
+            paused[-1].returned = value
+            return [at]
+
+        if _pauses(function):  # what comes after it sees things as they are then, not as they are left
+            self.bodies[function.node] = pause
         try:
-            outcomes = self.run_body(function.node, world)
+            worlds = [after for after, _ in self.run_body(function.node, world)]
         finally:
+            self.bodies.pop(function.node, None)
             self.active.pop()
             self.sites = sites
         self.called |= before | {function.node}
-        return [_revived(after) for after, _ in outcomes]
+        return [_revived(after) for after in paused or worlds]
 
     def _fixtures(self, function: Function, world: World) -> tuple[dict[str, Value], World]:
         """Return what the fixtures of the file give to what asks for them by name."""
@@ -142,6 +153,11 @@ def _parameters(node: Callable_) -> list[str]:
 
 def _is_fixture(function: Function) -> bool:
     return not isinstance(function.node, ast.Lambda) and "fixture" in decorators(function.node)
+
+
+def _pauses(function: Function) -> bool:
+    """Return whether a function gives way in its middle: a fixture, or what an application lives within."""
+    return not isinstance(function.node, ast.Lambda) and bool(decorators(function.node) & _PAUSING)
 
 
 def _body(node: Callable_) -> list[ast.stmt]:

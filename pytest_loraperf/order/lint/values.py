@@ -119,16 +119,20 @@ class Exit(StrEnum):
 
 @dataclass
 class Frame:
-    """The names of a module or of one call of a function; ``parent`` is the depth of the enclosing one."""
+    """The names of a module or of one call of a function; ``parent`` is the depth of the enclosing one.
+
+    ``globals`` and ``nonlocals`` are the names declared to be those of the module, or of an enclosing call.
+    """
 
     names: dict[str, Value] = field(default_factory=dict)
     parent: int = 0
     globals: frozenset[str] = frozenset()
+    nonlocals: frozenset[str] = frozenset()
     cls: Class | None = None
 
     def copy(self) -> Frame:
         """Return another frame with the same names."""
-        return Frame(dict(self.names), self.parent, self.globals, self.cls)
+        return Frame(dict(self.names), self.parent, self.globals, self.nonlocals, self.cls)
 
 
 @dataclass
@@ -198,17 +202,23 @@ class World:
     def lookup(self, name: str) -> Value | None:
         """Return the value of a name as the innermost frame sees it."""
         depth = len(self.frames) - 1
-        if name in self.frames[depth].globals:
-            return self.frames[0].names.get(name)
-        while True:
-            frame = self.frames[depth]
-            if name in frame.names or depth == 0:
-                return frame.names.get(name)
-            depth = frame.parent if frame.parent < depth else 0  # the frame it was defined in may be left
+        return self.frames[0 if name in self.frames[depth].globals else self._holder(name, depth)].names.get(name)
+
+    def _holder(self, name: str, depth: int) -> int:
+        """Return the depth of the frame, from this one outwards, that has the name, or of the module's."""
+        while depth and name not in self.frames[depth].names:
+            parent = self.frames[depth].parent
+            depth = parent if parent < depth else 0  # the frame it was defined in may be left
+        return depth
 
     def bind(self, name: str, value: Value) -> None:
-        """Give a name a value in the innermost frame, or in the module's where it is declared global."""
-        depth = 0 if name in self.frames[-1].globals else len(self.frames) - 1
+        """Give a name a value in the innermost frame, or in the one that it is declared to be of."""
+        depth = len(self.frames) - 1
+        frame = self.frames[depth]
+        if name in frame.globals:
+            depth = 0
+        elif name in frame.nonlocals:
+            depth = self._holder(name, frame.parent if frame.parent < depth else 0)
         self.names(depth)[name] = value
 
     def is_plain(self, value: Value) -> bool:
