@@ -37,6 +37,7 @@ class Test(StrEnum):
     """What the value of a keyword must be for a row of the table to apply."""
 
     TRUE = "true"
+    MAYBE_TRUE = "maybe true"
     FALSE = "false"
     FP8 = "fp8"
     NOT_FP8 = "not fp8"
@@ -86,6 +87,7 @@ class Operation:
 
 M, F = Form.METHOD, Form.FUNCTION
 _FP8_COMPUTATION = Given("enable_dit_fp8_computation", Test.TRUE)
+_HOTSWAPPED = Given("hotswap", Test.MAYBE_TRUE)
 _LORA = ("lora_config", "state_dict", "path", "file_path", 1)
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -112,9 +114,9 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("diffsynth", "quantize_model", M, Kind.QUANTIZE, 0, returns_model=True),
     Operation("diffsynth", "compile_pipeline", M, Kind.COMPILE),
     # diffusers
-    Operation("diffusers", "load_lora_weights", M, None, given=Given("hotswap", Test.TRUE)),
+    Operation("diffusers", "load_lora_weights", M, None, given=_HOTSWAPPED),
     Operation("diffusers", "load_lora_weights", M, Kind.ATTACH, adapters=("adapter_name", 0)),
-    Operation("diffusers", "load_lora_adapter", M, None, given=Given("hotswap", Test.TRUE)),
+    Operation("diffusers", "load_lora_adapter", M, None, given=_HOTSWAPPED),
     Operation("diffusers", "load_lora_adapter", M, Kind.ATTACH, adapters=("adapter_name", 0)),
     Operation("diffusers", "load_attn_procs", M, Kind.ATTACH, adapters=("adapter_name", 0)),
     Operation("diffusers", "fuse_lora", M, Kind.FUSE, adapters=("adapter_names", 3)),
@@ -139,7 +141,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("peft", "get_peft_model", F, Kind.ATTACH, 0, adapters=("adapter_name", 2), returns_model=True),
     Operation("peft", "inject_adapter_in_model", F, Kind.ATTACH, 1, returns_model=True),
     Operation("peft", "add_adapter", M, Kind.ATTACH, adapters=("adapter_name",)),
-    Operation("peft", "load_adapter", M, None, given=Given("hotswap", Test.TRUE)),
+    Operation("peft", "load_adapter", M, None, given=_HOTSWAPPED),
     Operation("peft", "load_adapter", M, Kind.ATTACH, adapters=("adapter_name", 1)),
     Operation("peft", "set_adapter", M, Kind.SELECT),
     Operation("peft", "delete_adapter", M, Kind.DETACH, adapters=("adapter_name", 0)),

@@ -46,7 +46,8 @@ class Event(NamedTuple):
     known. ``quantizes`` marks a load that quantizes; ``needs_fp8`` a quantization that does nothing unless the
     weights were loaded as fp8 (DiffSynth 1.1); ``filtered`` one that leaves the adapters out;
     ``every`` a fuse of all adapters that are active, none of them named. ``layers`` of
-    ``total`` were changed, where that could be counted: at run time only.
+    ``total`` were changed, where that could be counted: at run time only. ``source`` is what an adapter that is
+    attached was read from, which a name given to several of them does not tell.
     """
 
     kind: Kind
@@ -60,3 +61,4 @@ class Event(NamedTuple):
     every: bool = False
     layers: int | None = None
     total: int | None = None
+    source: str | None = None

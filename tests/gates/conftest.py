@@ -9,6 +9,9 @@ import hypothesis.strategies  # noqa: F401
 import pytest
 import torchao.quantization  # noqa: F401
 
+# An inner run that is the first to import a module leaves its package with a module that later runs do not use.
+import pytest_loraperf.backends.diffsynth  # noqa: F401
+
 CLOCK = """
     import pytest
     from pytest_loraperf.fixtures import SESSION

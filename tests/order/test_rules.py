@@ -56,7 +56,7 @@ def broken(*events: Event) -> list[str]:
         ([PART], ["LRP104"]),
         ([COMPILE, ATTACH], ["LRP105"]),
         ([COMPILE, FUSE], ["LRP105"]),
-        ([HOTSWAP, ATTACH, COMPILE, ATTACH], []),
+        ([HOTSWAP, ATTACH, COMPILE, ATTACH], ["LRP105"]),
         ([OFFLOAD, FUSE], ["LRP106"]),
         ([OFFLOAD, ATTACH], []),
         ([ATTACH, QUANTIZE], ["LRP107", "LRP110"]),

@@ -54,9 +54,11 @@ class Operations(Loads):
         if loaded is not None:
             return loaded
         for operation, thing in self._candidates(call, world):
+            before = world.history(thing)
             if operation.kind is not None and not self._has_no_effect(operation, call):
                 self._apply(operation, thing, call, world)
-            if operation.manages:
+            # 1.1's fp8 is known by its argument, and what was loaded as fp8 is fused into there, and lost
+            if operation.manages and not (operation.needs_fp8 and quantized(before)):
                 world.set(world.root(thing.number), "<managed>", Const(value=True))
             return thing if operation.returns_model else self.fresh(call.name)
         if call.name in RETURNING_RECEIVER | PARTS and isinstance(call.receiver, Thing):
@@ -181,8 +183,21 @@ class Operations(Loads):
                 needs_fp8=operation.needs_fp8,
                 filtered=kind is Kind.QUANTIZE and (filtered or configured or operation.spares_adapters),
                 every=every,
+                source=self._source(operation, call, kind, world),
             )
             self.happen(world, thing, event, call.node)
+
+    def _source(self, operation: Operation, call: Call, kind: Kind, world: World) -> str | None:
+        """Return what an adapter that is attached is read from: the last of the arguments that may name it."""
+        where = operation.adapters[-1] if operation.adapters and kind is Kind.ATTACH else None
+        return None if where is None else self._label_of(where, call, world)
+
+    def _label_of(self, where: str | int, call: Call, world: World) -> str | None:
+        value, node = call.given.get(where), call.given.nodes.get(where)
+        if value is None:
+            return None
+        used = self.names_in(node) if node is not None else ()
+        return self.label(value, node, tuple(world.lookup(each) or NONE for each in used))
 
     def _can_undo(self, operation: Operation, history: tuple[Event, ...]) -> bool:
         """Return whether the latest quantization is of a kind that this call takes back."""
@@ -190,11 +205,7 @@ class Operations(Loads):
         return done is not None and done.call.rpartition(".")[2] in operation.undoes
 
     def _is_managed(self, thing: Thing, world: World) -> bool:
-        # DiffSynth makes LoRA hot-loadable in what was loaded quantized, not in what was quantized afterwards.
-        afterwards = (".to", "quantize_model", "quantize_")
-        return (world.root(thing.number), "<managed>") in world.attributes or any(
-            each.kind is Kind.QUANTIZE and not each.call.endswith(afterwards) for each in world.history(thing)
-        )
+        return (world.root(thing.number), "<managed>") in world.attributes
 
     def _adapters(
         self, operation: Operation, call: Call, kind: Kind, history: tuple[Event, ...], world: World
@@ -207,15 +218,14 @@ class Operations(Loads):
         if where is None:
             only = there[0] if kind is Kind.FUSE and len(there) == 1 else None
             return [only]
-        value, node = call.given.get(where), call.given.nodes.get(where)
+        value = call.given.get(where)
         if value is None:
             return [None]
         several = self.items(world, value, "list")
         if several is not None:
             names = [self.label(each, None, ()) for _, each in several] or [None]
         else:
-            used = self.names_in(node) if node is not None else ()
-            names = [self.label(value, node, tuple(world.lookup(each) or NONE for each in used))]
+            names = [self._label_of(where, call, world)]
         known = there if kind is Kind.DETACH else [each.adapter for each in history]
         if kind in (Kind.DETACH, Kind.FUSE) and there and not set(names) <= set(known):
             return [None] if kind is Kind.DETACH or operation.library != "diffsynth" else names

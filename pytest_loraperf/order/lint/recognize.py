@@ -35,8 +35,8 @@ def holds(given: Given | None, arguments: Arguments, items: Items) -> bool:
     value = arguments.get(given.argument)
     if value is None:
         return False
-    if given.test is Test.TRUE:
-        return isinstance(value, Const) and bool(value.value)
+    if given.test in (Test.TRUE, Test.MAYBE_TRUE):
+        return bool(value.value) if isinstance(value, Const) else given.test is Test.MAYBE_TRUE
     if given.test in _CONSTANTS:
         return isinstance(value, Const) and repr(value.value) == _CONSTANTS[given.test]
     if given.test in (Test.FP8, Test.NOT_FP8):

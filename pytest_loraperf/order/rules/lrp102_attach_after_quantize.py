@@ -22,7 +22,7 @@ class AttachAfterQuantize(Rule):
     code = "LRP102"
     name = "attach-after-quantize"
     fix = "load or fuse the LoRA first, then quantize"
-    applies_to = "all libraries; DiffSynth before 2.1 fuses instead, which is LRP101"
+    applies_to = "all libraries; DiffSynth before 2.1 fuses into weights loaded as fp8, which is LRP101"
     valid = (
         """\
 pipe.load_lora(pipe.dit, lora_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_loraperf.order.events import Event, Kind
-from pytest_loraperf.order.rules.base import History, Rule, Violation
+from pytest_loraperf.order.rules.base import History, Rule, Violation, quantized
 
 
 class QuantizeWithoutEffect(Rule):
@@ -24,6 +24,12 @@ class QuantizeWithoutEffect(Rule):
 pipe = QwenImagePipeline.from_pretrained(model_configs=[ModelConfig("x", offload_dtype=torch.float8_e4m3fn)])
 pipe.enable_vram_management(enable_dit_fp8_computation=True)
 """,
+        """\
+pipe = QwenImagePipeline.from_pretrained(torch_dtype=torch.bfloat16, model_configs=[ModelConfig("x")])
+pipe.load_lora(pipe.dit, "a.safetensors")
+pipe.dit.to(torch.float8_e4m3fn)
+pipe.enable_vram_management(enable_dit_fp8_computation=True)
+""",
     )
     invalid = (
         """\
@@ -39,7 +45,7 @@ pipe.enable_vram_management(enable_dit_fp8_computation=True)
         if event.layers == 0:
             return self.broken(event, None, f"{event.call} quantized none of {event.total} layers")
         loads = [each for each in history if each.kind is Kind.LOAD]
-        if event.needs_fp8 and loads and not any(each.quantizes for each in loads):
+        if event.needs_fp8 and loads and quantized(history) is None:
             what = f"{event.call} quantizes nothing: {loads[-1].call} did not load fp8 weights ({loads[-1].where})"
             return self.broken(event, loads[-1], what)
         return None

@@ -21,6 +21,12 @@ class FusedTwice(Rule):
     fix = "fuse once, or unfuse before fusing again"
     valid = (
         """\
+for path in ("a.safetensors", "b.safetensors"):
+    pipe.load_lora_weights(path, adapter_name="style")
+    pipe.fuse_lora(adapter_names=["style"])
+    pipe.unload_lora_weights()
+""",
+        """\
 loader.fuse_lora_to_base_model(pipe.dit, lora)
 loader.fuse_lora_to_base_model(pipe.dit, other)
 """,
@@ -51,9 +57,30 @@ pipe.fuse_lora()
         what = event.adapter or same.adapter or "what is fused"
         return self.broken(event, same, f"{event.call} fuses {what} again, after {same.call} ({same.where})")
 
+    def _same_adapter(self, history: History, event: Event) -> Event | None:
+        """Return what fused the event's adapter: not one that had its name before, and was read from elsewhere."""
+        now = _attaching(history, event)
+        for each in fused(history):
+            then = _attaching(history[: history.index(each)], each)
+            if each.adapter == event.adapter and not (now and then and _is_another(now, then)):
+                return each
+        return None
+
     def _same(self, history: History, event: Event) -> Event | None:
         """Return what fused the same adapter, or the same ones where none is named."""
         if event.adapter is not None:
-            return next((each for each in fused(history) if each.adapter == event.adapter), None)
+            return self._same_adapter(history, event)
         before = last(history, *_CHANGING)
         return before if event.every and before is not None and before.every else None
+
+
+def _attaching(history: History, fusing: Event) -> Event | None:
+    """Return what attached the adapter that an event fuses, if that is there."""
+    return next(
+        (each for each in reversed(history) if each.kind is Kind.ATTACH and each.adapter == fusing.adapter), None
+    )
+
+
+def _is_another(now: Event, then: Event) -> bool:
+    """Return whether what was attached is not known to be what was attached under that name before."""
+    return now is not then and (now.source is None or now.source != then.source)

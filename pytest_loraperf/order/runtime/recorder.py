@@ -141,6 +141,7 @@ class Recorder:
                         every,
                         layers,
                         total,
+                        self.adapters.source(step) if kind is Kind.ATTACH else None,
                     ),
                 )
 
