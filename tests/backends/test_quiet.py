@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +36,15 @@ def test_prints_and_warnings_of_a_step_are_dropped(capsys: pytest.CaptureFixture
             warnings.warn("deprecated", DeprecationWarning, stacklevel=1)
     assert seen == []
     assert capsys.readouterr().out == ""
+
+
+def test_what_torch_logs_is_dropped_but_for_errors(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("torch.utils._pytree")
+    with quiet():
+        log.warning("deprecated")
+        log.error("out of memory")
+    log.warning("said outside")
+    assert caplog.messages == ["out of memory", "said outside"]
 
 
 def test_a_warning_while_building_is_no_error(session: Session) -> None:
