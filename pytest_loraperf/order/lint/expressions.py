@@ -182,7 +182,7 @@ class Expressions(Callees):
             yield other, False
 
     def _eval_lambda(self, node: ast.Lambda, world: World) -> list[Outcome]:
-        return [(world, Function(node, len(world.frames) - 1))]
+        return [(world, world.defined(node))]
 
     def _eval_listcomp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp, world: World) -> list[Outcome]:
         if node not in self.survey.hot:

@@ -71,6 +71,7 @@ class Functions(Expressions):
         """Return the frame of a call: its parameters bound."""
         arguments = function.node.args
         positional = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
+        alive = world.has_frame_of(function)
         names: dict[str, Value] = {}
         values = list(given.positional)
         if function.receiver is not None:
@@ -89,7 +90,9 @@ class Functions(Expressions):
                 names[name] = self.fresh() if given.opaque else self.peek(default, world) or self.fresh()
         for name in known - names.keys():
             names[name] = self.fresh()
-        return Frame(names, function.frame, cls=function.cls)
+        if not alive:
+            names = {**function.captured, **names}
+        return Frame(names, function.frame if alive else 0, cls=function.cls)
 
     def instantiate(self, cls: Class, given: Arguments, node: ast.Call, world: World) -> list[Outcome]:
         """Make an instance: ``__init__`` with these arguments, or the fields of a dataclass."""

@@ -8,14 +8,16 @@ from collections.abc import Iterable
 from pytest_loraperf.order.lint.findings import Finding
 from pytest_loraperf.order.lint.flow import Flow
 from pytest_loraperf.order.lint.nodes import children
-from pytest_loraperf.order.lint.scene import MAX_WORLDS, TooLong
+from pytest_loraperf.order.lint.scene import MAX_WORLDS, Outcome, TooLong
 from pytest_loraperf.order.lint.values import (
     NONE,
+    Arguments,
     Class,
     Exit,
     Frame,
     Function,
     Imported,
+    Partial,
     Thing,
     Value,
     World,
@@ -139,8 +141,27 @@ class Interpreter(Flow):
         return [world]
 
     def _do_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef, world: World) -> list[World]:
-        world.bind(node.name, Function(node, len(world.frames) - 1))
-        return [world]
+        outcomes: list[Outcome] = [(world, world.defined(node))]
+        for decorator in reversed(node.decorator_list):
+            outcomes = [each for before, value in outcomes for each in self._decorated(value, decorator, before)]
+        for after, value in outcomes:
+            after.bind(node.name, value)
+        return [after for after, _ in outcomes]
+
+    def _decorated(self, value: Value, decorator: ast.expr, world: World) -> list[Outcome]:
+        """Return what a decorator of the file makes of a function, and the function itself of any other."""
+        root = decorator.func if isinstance(decorator, ast.Call) else decorator
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        known = world.lookup(root.id) if isinstance(root, ast.Name) else None
+        if not (isinstance(known, Function) or (isinstance(known, Thing) and known.cls is not None)):
+            return [(world, value)]
+        call = ast.copy_location(ast.Call(decorator, [], []), decorator)
+        return [
+            (last, made if isinstance(made, Function | Partial) else value)
+            for after, function in self.evaluate(decorator, world)
+            for last, made in self.call(function, Arguments([value]), call, after)
+        ]
 
     _do_asyncfunctiondef = _do_functiondef
 

@@ -36,9 +36,9 @@ class Passing:
         elif isinstance(node, LOOPS):
             self.variables.update(bound(node))
         elif isinstance(node, ast.List | ast.Tuple | ast.Set):
-            self._values(node.elts)
+            self.carry(node.elts)
         elif isinstance(node, ast.Dict):
-            self._values(node.values)
+            self.carry(node.values)
 
     def meet_call(self, node: ast.Call, name: str) -> str:
         """Look at a call and its arguments; return the name of what it calls of them, or an empty text."""
@@ -46,7 +46,7 @@ class Passing:
         if name == THREAD:
             call = _run_by_thread(node)
         elif node.args:
-            self._values(node.args)
+            self.carry(node.args)
             if name in PASSING_ON or name in CALLING_LATER or name == "map":
                 call = _passed_on(node, name)
         if call is None:
@@ -54,7 +54,8 @@ class Passing:
         (self.later if name in CALLING_LATER else self.calls)[node] = call
         return called_name(call)
 
-    def _values(self, nodes: Iterable[ast.expr]) -> None:
+    def carry(self, nodes: Iterable[ast.expr]) -> None:
+        """Look at what stands as a value."""
         for each in nodes:
             if isinstance(each, ast.Name):
                 self.names.add(each.id)

@@ -68,7 +68,7 @@ class Survey:
         self.classes: list[ast.ClassDef] = []
         self.parents: dict[ast.AST, ast.AST] = {}
         self.passing = Passing()
-        self._calls: dict[str, list[ast.Call]] = defaultdict(list)
+        self._calls: dict[str, list[ast.AST]] = defaultdict(list)
         self._bindings: dict[str, list[ast.AST]] = defaultdict(list)
         self._returns: dict[str, list[ast.Return | ast.Yield]] = defaultdict(list)
         self._aliases: dict[str, list[str]] = defaultdict(list)
@@ -162,6 +162,7 @@ class Survey:
             self._stir(node)
             if isinstance(node, ast.Return | ast.Yield):
                 self._returns[self._function_of(node)].append(node)
+                self.passing.carry(filter(None, [node.value]))
         else:
             self._meet_definition(node)
 
@@ -170,6 +171,8 @@ class Survey:
             self._bindings[name].append(node)
         if isinstance(node, ast.Assign):
             self._meet_alias(node)
+            if isinstance(node.targets[0], ast.Subscript):
+                self.passing.carry([node.value])
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names |= {each.asname for each in node.names if each.asname and each.name.split(".")[-1] in names}
 
@@ -177,6 +180,12 @@ class Survey:
         self.stirring.add(node)
         if isinstance(node, _FUNCTIONS):
             self.functions.append(node)
+            for decorator in node.decorator_list:
+                self.passing.names.add(node.name)
+                if isinstance(
+                    decorator, ast.Name | ast.Attribute
+                ):  # called with the function, though no call stands there
+                    self._calls[decorator.id if isinstance(decorator, ast.Name) else decorator.attr].append(node)
         elif isinstance(node, ast.ClassDef):
             self.classes.append(node)
 

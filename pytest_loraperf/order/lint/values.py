@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
@@ -52,12 +53,18 @@ class Thing:
 
 @dataclass(frozen=True)
 class Function:
-    """A function of the file; ``frame`` is the depth of the frame it was defined in, ``receiver`` its self."""
+    """A function of the file; ``frame`` is the depth of the frame it was defined in, ``receiver`` its self.
+
+    ``call`` is the number of that frame, and ``captured`` are the names that it and those around it had: the
+    function may outlive them.
+    """
 
     node: Callable_
     frame: int = 0
     receiver: Value | None = None
     cls: Class | None = None
+    call: int | None = field(default=None, compare=False)
+    captured: Mapping[str, Value] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class Super:
 
 Value = Const | Imported | Thing | Function | Class | Partial | Super
 NONE = Const(None)
+_CALLS = count(1)
 _EITHER = count(1)
 """Numbers of things that are one constant on some of the joined paths, and another on others."""
 
@@ -129,10 +137,11 @@ class Frame:
     globals: frozenset[str] = frozenset()
     nonlocals: frozenset[str] = frozenset()
     cls: Class | None = None
+    number: int = 0
 
     def copy(self) -> Frame:
         """Return another frame with the same names."""
-        return Frame(dict(self.names), self.parent, self.globals, self.nonlocals, self.cls)
+        return Frame(dict(self.names), self.parent, self.globals, self.nonlocals, self.cls, self.number)
 
 
 @dataclass
@@ -180,7 +189,8 @@ class World:
         self.attributes[number, name] = value
 
     def enter(self, frame: Frame) -> None:
-        """Begin a call."""
+        """Begin a call, or go on with one."""
+        frame.number = frame.number or next(_CALLS)
         self.frames.append(frame)
         self.own.add(len(self.frames) - 1)
 
@@ -198,6 +208,22 @@ class World:
     def history(self, thing: Thing) -> tuple[Event, ...]:
         """Return what was done to this thing."""
         return self.histories.get(self.root(thing.number), ())
+
+    def defined(self, node: Callable_) -> Function:
+        """Return the function that is defined here and now."""
+        depth = len(self.frames) - 1
+        captured: dict[str, Value] = {}
+        while depth:
+            captured = {**self.frames[depth].names, **captured}
+            parent = self.frames[depth].parent
+            depth = parent if parent < depth else 0
+        here = len(self.frames) - 1
+        return Function(node, here, call=self.frames[here].number, captured=captured)
+
+    def has_frame_of(self, function: Function) -> bool:
+        """Return whether the call that a function was defined in still goes on."""
+        depth = function.frame
+        return function.call is None or (depth < len(self.frames) and self.frames[depth].number == function.call)
 
     def lookup(self, name: str) -> Value | None:
         """Return the value of a name as the innermost frame sees it."""
