@@ -9,6 +9,8 @@ from pytest_loraperf.order.lint.uncalled import Uncalled
 from pytest_loraperf.order.lint.values import Exit, Thing, Value, World, merge
 
 MAX_ITEMS = 8
+_VIEWS = frozenset({"items", "keys", "values"})
+_OVER = frozenset({"enumerate", "list", "reversed", "sorted", "tuple"})
 
 
 class Flow(Uncalled):
@@ -92,7 +94,13 @@ class Flow(Uncalled):
 
     def _do_for(self, node: ast.For | ast.AsyncFor, world: World) -> list[World]:
         done: list[World] = []
+        iterated = _iterated(node.iter)
         for after, values in self.evaluate(node.iter, world):
+            if self.truth(iterated, after) is False:
+                done += self.block(node.orelse, [after])
+                continue
+            if after.exit is None:
+                self.assume(iterated, after, holds=True)  # what the loop runs over is not empty
             items = self.items(after, values, "list")
             rounds: list[Value]
             if isinstance(values, Thing) and self.is_model(values, after):
@@ -144,6 +152,16 @@ class Flow(Uncalled):
             else:
                 left.append(each)
         return merge(going, MAX_WORLDS), left
+
+
+def _iterated(node: ast.expr) -> ast.expr:
+    """Return what a loop runs over: ``x`` of ``x.items()``, of ``enumerate(x)`` and of the like."""
+    if isinstance(node, ast.Call):
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _VIEWS and not node.args:
+            return _iterated(node.func.value)
+        if isinstance(node.func, ast.Name) and node.func.id in _OVER and node.args:
+            return _iterated(node.args[0])
+    return node
 
 
 def _catches_all(case: ast.match_case) -> bool:

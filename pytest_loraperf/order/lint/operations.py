@@ -169,7 +169,7 @@ class Operations(Loads):
             return
         if operation.hotloads and self._is_managed(thing, world):
             kind = Kind.ATTACH
-        filtered = any(call.given.get(each) not in (None, NONE) for each in operation.filters)
+        filtered = any(self._leaves_out(each, call, world) for each in operation.filters)
         configured = isinstance(call.receiver, Thing) and "filtered" in call.receiver.flags
         names = operation.adapters if operation.library != "diffsynth" else ()
         every = kind is Kind.FUSE and bool(names) and self._adapter(operation, call) is None
@@ -186,6 +186,16 @@ class Operations(Loads):
                 source=self._source(operation, call, kind, world),
             )
             self.happen(world, thing, event, call.node)
+
+    def _leaves_out(self, argument: str | int, call: Call, world: World) -> bool:
+        """Return whether an argument may leave the adapters out: not one that excludes other layers by name."""
+        value = call.given.get(argument)
+        if value is None or value == NONE:
+            return False
+        listed = self.items(world, value, "list")
+        names = [each for _, each in listed] if listed is not None else [value]
+        known = [str(each.value) for each in names if isinstance(each, Const)]
+        return argument != "exclude" or len(known) < len(names) or any("lora" in each.lower() for each in known)
 
     def _source(self, operation: Operation, call: Call, kind: Kind, world: World) -> str | None:
         """Return what an adapter that is attached is read from: the last of the arguments that may name it."""
