@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -52,7 +52,8 @@ Tell = Callable[[str], None]
 class Workshop:
     """What all benches of one run share.
 
-    ``alone`` keeps other processes that measure from meeting a build or a generation of this one.
+    ``alone`` keeps other processes that measure from meeting a build or a generation of this one. ``benches`` are
+    all of them, the one last used at the end.
     """
 
     device: Device
@@ -64,10 +65,14 @@ class Workshop:
     tell: Tell
     spare_memory: Callable[[], int] = spare_memory
     alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    benches: list[Bench] = field(default_factory=list)
 
 
 class Bench:
-    """Builds arms when they are asked for and keeps those that fit; others are parked, or dropped and rebuilt."""
+    """Builds arms when they are asked for and keeps those that fit; others are parked, or dropped and rebuilt.
+
+    Those of the other benches, of other models or adapters, make room first.
+    """
 
     def __init__(self, shop: Workshop, model: ModelSpec, adapters: Sequence[str | Path] = ()) -> None:
         self.shop = shop
@@ -77,6 +82,7 @@ class Bench:
         self.comparisons: dict[tuple[str, str], Distances] = {}
         self._outputs: dict[tuple[str, str], Output] = {}
         self._effect: EffectProbe | None = None
+        shop.benches.append(self)
 
     def _read_by(self, named: Sequence[str | Path]) -> Adapters:
         return Adapters(self.model, named, self.shop.backend, self.shop.device.torch_name)
@@ -93,6 +99,8 @@ class Bench:
         # Last used is last in the dict, and first to stay.
         self.arms.pop(name, None)
         self.arms[name] = arm
+        self.shop.benches.remove(self)
+        self.shop.benches.append(self)
         with self.shop.alone():
             if arm.pipeline is None or arm.alone:
                 self._make_room(arm, keep=())
@@ -235,7 +243,7 @@ class Bench:
         if any(arm.pipeline is not None for arm in self.arms.values()):
             with self.shop.alone():
                 for arm in self.arms.values():
-                    self._park(arm)
+                    self.park(arm)
 
     def close(self) -> None:
         """Give everything back."""
@@ -259,23 +267,27 @@ class Bench:
         """Take the least recently used arms off the device until this one fits."""
         if not self.shop.device.is_cuda:
             return
+        others = [
+            (bench, other)
+            for bench in self.shop.benches
+            for other in bench.arms.values()
+            if other is not arm and not (bench is self and other.name in keep)
+        ]
         if arm.alone:
-            for other in self.arms.values():
-                if other is not arm:
-                    self._park(other)
+            for bench, other in others:
+                bench.park(other)
             return
         need = arm.running if arm.parked is not None else arm.need
         need = need or self._largest_need() or self.shop.device.total
-        for other in list(self.arms.values()):
+        for bench, other in others:
             if need <= self.shop.ledger.meter.free() - VRAM_MARGIN:
                 return
-            if other is not arm and other.name not in keep:
-                self._park(other)
+            bench.park(other)
 
     def _largest_need(self) -> int:
         return max((arm.need for arm in self.arms.values()), default=0)
 
-    def _park(self, arm: Arm) -> None:
+    def park(self, arm: Arm) -> None:
         """Take an arm off the device: into host memory if that is quicker than to build it again, else drop it."""
         if arm.pipeline is None:
             return

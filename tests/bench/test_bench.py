@@ -226,6 +226,20 @@ def test_the_least_recently_used_makes_room(bench: Bench) -> None:
     assert resident(bench) == {"small_a", "plain_b"}
 
 
+def test_the_pipelines_of_other_models_make_room_first(bench: Bench) -> None:
+    other = Bench(bench.shop, Synthetic("full", seed=1))
+    bench.arm("small_a")
+    other.arm("small_a")
+    assert [resident(bench), resident(other)] == [set(), {"small_a"}]  # what it would need was not known
+    bench.arm("small_a")
+    bench.arm("plain_a")
+    assert [resident(bench), resident(other)] == [{"small_a", "plain_a"}, {"small_a"}]
+    other.arm("plain_a")
+    assert [resident(bench), resident(other)] == [set(), {"small_a", "plain_a"}]
+    bench.arm("away")
+    assert [resident(bench), resident(other)] == [{"away"}, set()]
+
+
 def test_an_arm_knows_its_own_memory_only(bench: Bench) -> None:
     bench.arm("plain_a")
     bench.generate("small_a", Request())

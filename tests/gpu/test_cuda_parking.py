@@ -37,7 +37,7 @@ def park(bench: Bench, name: str) -> Parked:
     """Park it however quickly it was built."""
     arm = bench.arms[name]
     arm.setup[0].seconds = 1000.0
-    bench._park(arm)
+    bench.park(arm)
     assert arm.parked is not None
     assert arm.berth is not None
     return arm.berth
