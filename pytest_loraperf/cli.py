@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import math
 import os
 import shlex
@@ -34,14 +36,21 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 
+_UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EBADF)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0 fine, 1 a finding or failure, 2 usage, 3 inconclusive."""
     words = sys.argv[1:] if arguments is None else arguments
     given = parser().parse_args(words)
     given.command = shlex.join(["loraperf", *words])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what the terminal has no letter for must not end a measurement
     try:
         status = COMMANDS[given.name](given)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         # Who read the output went away, as `| head` does; what is left must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except LoraperfError as error:
         print(f"loraperf: {error}", file=sys.stderr)
+        return USAGE
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"loraperf: the output cannot be written: {error.strerror}", file=sys.stderr)
         return USAGE
     return status
 

@@ -98,9 +98,8 @@ def parse_percent(value: object) -> float:
     if found := _match(rf"{_NUMBER}\s*%", value):
         fraction = float(found[1]) / 100
     if not 0 <= fraction < 1:
-        raise UnitError(
-            f"percentage {_show(value)}: write at least 0% and less than 100%, such as 5%, or the number 0.05"
-        )
+        number = "" if isinstance(value, str) else ", or the number 0.05"
+        raise UnitError(f"percentage {_show(value)}: write at least 0% and less than 100%, such as 5%{number}")
     return fraction
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -231,6 +232,26 @@ def test_a_reader_that_goes_away_gets_no_traceback(tmp_path: Path) -> None:
         command.stdout.close()
         said = command.stderr.read()
     assert (command.returncode, said) == (141, "")
+
+
+def test_letters_that_the_terminal_has_not_are_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(WRONG.replace("\n", "  # 名\n"), encoding="utf-8")
+    words = [sys.executable, "-m", "pytest_loraperf.cli", "lint", str(file)]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, check=False, capture_output=True, text=True, env=ascii_only)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "# ?" in done.stdout
+
+
+def test_an_output_that_takes_nothing_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "app.py"
+    file.write_text(WRONG, encoding="utf-8")
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        words = [sys.executable, "-m", "pytest_loraperf.cli", "lint", str(file)]
+        done = subprocess.run(words, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "loraperf: the output cannot be written: No space left on device\n"
 
 
 def test_bench_plays_no_card_without_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:

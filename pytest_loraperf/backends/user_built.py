@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+import weakref
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,20 +12,51 @@ import torch
 from pytest_loraperf.errors import ModelError
 from pytest_loraperf.models import UserBuilt
 
+_BUILT: weakref.WeakSet[Any] = weakref.WeakSet()
+"""What users' functions returned, as long as it lives: steps have changed it since."""
+
 
 def call_users(model: UserBuilt, weights_on: str) -> Any:
     """Call the user's function, and return what it returned.
 
     Raises:
-        ModelError: it raised.
+        ModelError: it raised, ended the process, or returned what it had returned before.
     """
     try:
-        return model.build(device=weights_on)
-    except Exception as error:
+        pipe = model.build(device=weights_on)
+    except (Exception, SystemExit) as error:
         first = str(error).strip().splitlines()[:1]
         raise ModelError(
-            f"the build function {model.name} raised {type(error).__name__}: {''.join(first)}"
+            f"the build function {model.name} raised {type(error).__name__}: {''.join(first)}{_place(error)}"
         ) from error
+    _check_is_new(model, pipe)
+    return pipe
+
+
+def _place(error: BaseException) -> str:
+    """Say in which line it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return "" if last.filename == __file__ else f" ({Path(last.filename).name}:{last.lineno})"
+
+
+def _check_is_new(model: UserBuilt, pipe: Any) -> None:
+    """Refuse a pipeline, or a denoiser, that a strategy has changed already.
+
+    Raises:
+        ModelError: it was built before.
+    """
+    parts = [pipe, getattr(pipe, "dit", None), getattr(pipe, "transformer", None)]
+    modules = [part for part in parts if part is pipe or isinstance(part, torch.nn.Module)]
+    try:
+        again = any(part in _BUILT for part in modules)
+        _BUILT.update(modules)
+    except TypeError:
+        return  # what cannot be hashed or referred to weakly cannot be known again
+    if again:
+        raise ModelError(
+            f"the build function {model.name} returned a pipeline, or its denoiser, that it had returned before; "
+            "steps have changed it since, so build a new one in each call, without a cache"
+        )
 
 
 def build_users(model: UserBuilt, compute: str, weights_on: str) -> Any:
@@ -32,10 +66,16 @@ def build_users(model: UserBuilt, compute: str, weights_on: str) -> Any:
         ModelError: it raised, or returned something else.
     """
     pipe = call_users(model, weights_on)
-    if not isinstance(getattr(pipe, "dit", None), torch.nn.Module):
+    dit = getattr(pipe, "dit", None)
+    if not isinstance(dit, torch.nn.Module):
         raise ModelError(
-            f"the build function {model.name} returned {type(pipe).__name__}; "
+            f"the build function {model.name} returned {type(pipe).__name__}"
+            f"{' whose dit is None' if dit is None and hasattr(pipe, 'dit') else ''}; "
             "a DiffSynth pipeline with a dit is needed, such as QwenImagePipeline"
+        )
+    if any(parameter.device.type == "meta" for parameter in dit.parameters()):
+        raise ModelError(
+            f"the build function {model.name} returned a dit without values, on the device meta; load its weights"
         )
     # DiffSynth set it when it was built, for where the weights are; 2.x sets both.
     pipe.device = compute

@@ -88,5 +88,6 @@ def _said(path: Path) -> str:
 
     A temporary folder is called otherwise in each run, which would make another adapter of the same one.
     """
-    folder = path.parent.name
-    return path.name if not folder or path.is_relative_to(gettempdir()) else f"{folder}/{path.name}"
+    folder, here = path.absolute().parent, Path.cwd()
+    is_made_up = folder.is_relative_to(gettempdir()) and not folder.is_relative_to(here)
+    return path.name if folder == here or is_made_up else f"{folder.name}/{path.name}"

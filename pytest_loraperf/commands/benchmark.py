@@ -9,6 +9,7 @@ from typing import Any
 
 from pytest_loraperf.advise.choose import advice_lines, choices
 from pytest_loraperf.advise.code import BACKEND, Lora, Setting, code_for
+from pytest_loraperf.backends.protocol import Generation
 from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.bench.workloads import StrategyWorkload
 from pytest_loraperf.commands.progress import Progress
@@ -25,6 +26,7 @@ from pytest_loraperf.session import FULL_MODEL_NEEDS, Session, TestRecord
 from pytest_loraperf.specs import Gates, LoraEffect, OutputEquivalent
 from pytest_loraperf.strategies import REFERENCE, Strategy
 from pytest_loraperf.units import format_size
+from pytest_loraperf.verdict.equivalence import NOT_FINITE
 
 PLAIN = ("DiffSynth", "ComfyUI")
 """The conventions of adapters whose keys DiffSynth's own loader reads."""
@@ -64,7 +66,7 @@ def run_benchmark(
     row; the others are measured all the same.
 
     Raises:
-        LoraperfError: a name, the model, the device or the request is not understood.
+        LoraperfError: a name, the model, the device, an adapter or the request is not understood.
     """
     session = Session(settings, command=command)
     chosen = session.strategies.select(asked.strategies)
@@ -78,6 +80,7 @@ def run_benchmark(
     request = session.request().with_changes(**asked.changes)
     points: list[SweepPoint] = []
     try:
+        bench.adapters.read()
         _check_requests(bench, chosen, asked.requests(request))
     except LoraperfError:
         progress.close()
@@ -112,9 +115,11 @@ def run_benchmark(
         if asked.advise:
             lines += ["", *_advice(session, bench, results, request)]
         session.close()
-        for line in lines:
-            show(line)
-        write(results)
+        try:
+            write(results)  # first: whoever reads the lines may be gone
+        finally:
+            for line in lines:
+                show(line)
     return results
 
 
@@ -153,11 +158,16 @@ def _can_be_built(bench: Bench, name: str) -> bool:
     return True
 
 
+def _check_is_finite(name: str, generation: Generation) -> None:
+    if not generation.latents.isfinite().all():
+        raise LoraperfError(f"strategy {name}: {NOT_FINITE}")
+
+
 def _measure(session: Session, bench: Bench, name: str, record: TestRecord) -> None:
     requests = tuple(record.requests)
     try:
         with session.watch_phase(record, "runtime"):
-            bench.generate(name, requests[0])
+            _check_is_finite(name, bench.generate(name, requests[0]))
         reference = StrategyWorkload(bench, REFERENCE, requests)
         session.measurer.against(StrategyWorkload(bench, name, requests), reference)
         strategy = session.strategies[name]

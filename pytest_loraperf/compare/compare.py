@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -163,8 +163,9 @@ def strategy_differences(
     """Yield what two strategies of one name do not share; what a file does not tell is not held against it."""
     for what in whats:
         first, second = getattr(base, what), getattr(new, what)
-        if first and second and first != second:
-            yield f"{what} of {one_line(name)} ({_show(first)} against {_show(second)})"
+        told = (first and second) or (what == "adapters" and base.samples_s and new.samples_s)
+        if told and first != second:
+            yield f"{what} of {one_line(name)} ({_between(first, second)})"
 
 
 def _identity(results: Results) -> dict[str, object]:
@@ -185,6 +186,17 @@ def software_of(machine: Machine) -> dict[str, str | None]:
         "torch": machine.torch,
         "backend": machine.backend,
     }
+
+
+def _between(first: object, second: object) -> str:
+    """Return the two, or of two series of requests the arguments that differ."""
+    if isinstance(first, tuple) and isinstance(second, tuple) and len(first) == len(second):
+        pairs = [(one, other) for one, other in zip(first, second, strict=True) if one != other]
+        if pairs and all(isinstance(each, Mapping) for each in pairs[0]):
+            one, other = pairs[0]
+            names = [name for name in dict.fromkeys((*one, *other)) if one.get(name) != other.get(name)]
+            return ", ".join(f"{name} {_show(one.get(name))} against {_show(other.get(name))}" for name in names)
+    return f"{_show(first or 'none')} against {_show(second or 'none')}"
 
 
 def _show(value: object) -> str:

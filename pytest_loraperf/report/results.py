@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,7 +262,22 @@ class Results:
                 "measure again with this version"
             )
         results: Results = from_plain(cls, data, "results")
+        for where, lengths in results._series():
+            if len(lengths) > 1:
+                raise LoraperfError(
+                    f"{where}: the lists are of {' and '.join(map(str, sorted(lengths)))} values, "
+                    "one length is expected; measure again to write them anew"
+                )
         return results
+
+    def _series(self) -> Iterator[tuple[str, set[int]]]:
+        """Yield where lists are that belong together, value by value, and their lengths."""
+        for number, taken in enumerate(self.comparisons):
+            yield f"results.comparisons[{number}].samples_s", set(map(len, taken.samples_s.values()))
+        for name, found in self.strategies.items():
+            if found.memory is not None:
+                lists = found.memory.seconds, found.memory.needed, found.memory.live
+                yield f"results.strategies[{name!r}].memory", set(map(len, lists))
 
 
 def write_results(path: Path, results: Results, *, compact: bool = False) -> None:

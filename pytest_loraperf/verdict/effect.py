@@ -16,12 +16,15 @@ Right orders keep 0.98 and more of it, also of a weak adapter; fused into unscal
 weights keeps 0.06, one of 5 % 0.92 in the median and less in the worst layer.
 """
 
+MAX_MEDIAN = 1.5
+"""The most effect gain of the median layer: halfway between a LoRA that is there once, and one twice there."""
+
 SHOWN = 10
 CODE: Final = "lora-effect"
 
 
 def judge_effect(arm: str, gains: Mapping[str, float], min_gain: float) -> Verdict:
-    """Judge the effect gain of each layer: the lowest must be ``min_gain`` at the least."""
+    """Judge the effect gain of each layer: at least ``min_gain`` in the lowest, that of one LoRA in the median."""
     if not gains:
         message = f"{arm}: the adapter's matrices or its scale are zero, so it intends no effect; check both"
         return Verdict(Status.FAIL, CODE, message)
@@ -29,6 +32,12 @@ def judge_effect(arm: str, gains: Mapping[str, float], min_gain: float) -> Verdi
     layer, lowest = _ordered(gains)[0]
     middle = median(gains.values())
     head = f"{arm}: {lowest:.3f} of the LoRA's intended effect is in {layer}, the lowest of {len(gains)} layers"
+    if middle > MAX_MEDIAN:
+        message = (
+            f"{arm}: {middle:.3f} of the LoRA's intended effect is in the median of {len(gains)} layers, at most "
+            f"{MAX_MEDIAN} is allowed: it is attached or fused more than once, or the pipeline was built with it"
+        )
+        return Verdict(Status.FAIL, CODE, message, detail)
     if lowest >= min_gain:
         return Verdict(
             Status.PASS, CODE, f"{head} (median {middle:.3f}), at least {min_gain:.4g} is needed", detail

@@ -48,6 +48,9 @@ class Distances:
     image: Mapping[str, float] | None = None
 
 
+NOT_FINITE = "the output holds values that are NaN or infinite: look for an overflow in the weights or the steps"
+
+
 @dataclass(frozen=True)
 class Limits:
     """Upper limits on ``rel_l2`` and ``max_abs``, lower ones on ``cosine`` and the PSNRs (dB); None: unchecked."""
@@ -94,11 +97,13 @@ def judge_equivalence(arm: str, reference: str, found: Distances, limits: Limits
         )
     over = [*_over(found, limits)]
     if over:
+        advice = "check the order of the steps, or set the limit that this scheme needs"
+        if not math.isfinite(found.rel_l2):
+            advice = f"{NOT_FINITE}, here or in that of {reference}"
         return Verdict(
             Status.FAIL,
             "equivalence",
-            f"{arm}: the output is not equivalent to {reference}: {'; '.join(over)}; "
-            "check the order of the steps, or set the limit that this scheme needs",
+            f"{arm}: the output is not equivalent to {reference}: {'; '.join(over)}; {advice}",
             detail,
         )
     held = f"relative L2 {found.rel_l2:.4f}"

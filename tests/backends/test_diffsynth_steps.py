@@ -311,7 +311,8 @@ class TestBuildFunctions:
             asked.append(device)
             raise RuntimeError("no weights here")
 
-        line = f"the build function {broken.__qualname__} raised RuntimeError: no weights here"
+        where = f"{Path(__file__).name}:{broken.__code__.co_firstlineno + 2}"
+        line = f"the build function {broken.__qualname__} raised RuntimeError: no weights here ({where})"
         with pytest.raises(ModelError) as caught:
             session.bench(broken).arm("fused")
         with pytest.raises(LoraperfError) as again:

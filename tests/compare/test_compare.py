@@ -334,7 +334,8 @@ def test_a_win_is_a_failure_with_the_files_swapped(base: list[float], new: list[
     [
         ({"steps": ("fuse", "compile")}, "steps of fused (('fuse',) against ('fuse', 'compile'))"),
         ({"scheme": "fp8_compute"}, "scheme of fused (fp8_storage against fp8_compute)"),
-        ({"requests": ({"steps": 12},)}, "requests of fused (({'steps': 4},) against ({'steps': 12},))"),
+        ({"requests": ({"steps": 12},)}, "requests of fused (steps 4 against 12)"),
+        ({"adapters": ()}, "adapters of fused (('a.safetensors:1',) against none)"),
         (
             {"adapters": ("b.safetensors:1",)},
             "adapters of fused (('a.safetensors:1',) against ('b.safetensors:1',))",

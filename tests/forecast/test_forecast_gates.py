@@ -215,7 +215,7 @@ def test_what_cannot_be_forecast_fails_in_one_line(pytester: pytest.Pytester) ->
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
         [
-            "loraperf: the build function lora_model.<locals>.build raised ValueError: no such weights",
+            "loraperf: the build function lora_model.<locals>.build raised ValueError: no such weights (*.py:*)",
             "loraperf: request: no field size; the fields are prompt, *",
         ]
     )

@@ -286,7 +286,7 @@ def test_a_build_function_that_raises_is_one_line_and_the_rest_is_kept(pytester:
     result = pytester.runpytest("--loraperf-device=cpu", "--loraperf-json=out.json")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        ["loraperf: the build function *build_ours raised RuntimeError: weights.bin not found"]
+        ["loraperf: the build function *build_ours raised RuntimeError: weights.bin not found (*.py:*)"]
     )
     assert '"error": "the build function' in (pytester.path / "out.json").read_text()
 

@@ -23,6 +23,7 @@ from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.limits import Limit, Rates
 from pytest_loraperf.report.results import (
     SCHEMA,
+    ComparisonRecord,
     Latency,
     LoraCoverage,
     Machine,
@@ -523,3 +524,15 @@ def as_nobody(folder: Path) -> Iterator[None]:
             os.seteuid(0)
         for each, mode in modes.items():
             each.chmod(mode)
+
+
+def test_lists_that_belong_together_are_of_one_length() -> None:
+    samples = {"a": (1.0, 2.0), "b": (1.0,)}
+    taken = ComparisonRecord(arms=("a", "b"), interleaved=True, samples_s=samples)
+    data = replace(EIGHT, comparisons=(taken,)).to_json()
+    with pytest.raises(LoraperfError) as caught:
+        Results.from_json(data)
+    assert str(caught.value) == (
+        "results.comparisons[0].samples_s: the lists are of 1 and 2 values, one length is expected; measure again to "
+        "write them anew"
+    )

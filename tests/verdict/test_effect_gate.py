@@ -48,3 +48,13 @@ def test_an_adapter_of_zeros_fails() -> None:
 @pytest.mark.parametrize(("lowest", "status"), [(0.9, Status.PASS), (0.899, Status.FAIL), (-0.1, Status.FAIL)])
 def test_the_limit_is_at_least(lowest: float, status: Status) -> None:
     assert judge_effect("fused", GAINS | {"blocks.1.to_q": lowest}, 0.9).status is status
+
+
+def test_a_lora_that_is_there_twice_fails() -> None:
+    found = judge_effect("fused", {name: 2 * gain for name, gain in GAINS.items()}, 0.9)
+    assert found.status is Status.FAIL
+    assert "at most 1.5 is allowed: it is attached or fused more than once, or the pipeline was built with it" in (
+        found.message
+    )
+    few = dict.fromkeys(list(GAINS)[: len(GAINS) // 3], 3.0)
+    assert judge_effect("fused", GAINS | few, 0.9).passed  # rounding moves layers, not the median

@@ -41,11 +41,16 @@ def python_files(paths: Iterable[Path | str]) -> Iterator[Path]:
 def _below(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(each for each in folders if each not in SKIPPED_FOLDERS and not each.startswith("."))
-        yield from (Path(root, name) for name in sorted(files) if name.endswith(".py"))
+        # A link to nowhere is an editor's lock as often as not.
+        yield from (file for name in sorted(files) if name.endswith(".py") and (file := Path(root, name)).exists())
 
 
 def read(path: Path) -> str | Finding:
     """Return the file's text, or the finding that it has none."""
+    if path.suffix == ".ipynb":
+        return unreadable(
+            str(path), 1, 0, "it is a notebook; lint what `jupyter nbconvert --to script` makes of it"
+        )
     try:
         content = path.read_bytes()
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.order.lint.findings import selected
+from pytest_loraperf.order.lint.findings import Finding, selected
 from pytest_loraperf.order.lint.run import lint_paths, lint_source
+from pytest_loraperf.order.lint.source import python_files, read
 from pytest_loraperf.order.rules import DEFAULT, UNREADABLE
 
 SLOW = """\
@@ -173,3 +174,15 @@ def test_an_unknown_code_is_said(word: str) -> None:
 def test_ignoring_an_unknown_code_is_said() -> None:
     with pytest.raises(LoraperfError, match="'X1' is no code"):
         selected([], ["X1"])
+
+
+def test_a_link_to_nowhere_and_a_notebook(tmp_path: Path) -> None:
+    (tmp_path / ".#edited.py").symlink_to("nobody@host.1:2")
+    (tmp_path / "fine.py").write_text("x = 1\n")
+    assert list(python_files([tmp_path])) == [tmp_path / "fine.py"]
+    notebook = tmp_path / "n.ipynb"
+    notebook.write_text('{"cells": []}')
+    found = read(notebook)
+    assert isinstance(found, Finding)
+    assert found.code == "LRP001"
+    assert "it is a notebook; lint what `jupyter nbconvert --to script` makes of it" in found.message
