@@ -60,11 +60,15 @@ class LoraLayer:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A file, read: its layers by the names that the file gives them, without prefixes."""
+    """A file, read: its layers by the names that the file gives them, without prefixes.
+
+    ``others`` are the keys of tensors that are no part of a LoRA, such as a bias's difference.
+    """
 
     source: AdapterSource
     convention: str
     layers: Mapping[str, LoraLayer] = field(repr=False)
+    others: tuple[str, ...] = ()
 
 
 def parse_source(text: str) -> AdapterSource:
@@ -107,11 +111,12 @@ def read_adapter(source: AdapterSource) -> Adapter:
     if not parts:
         shown = ", ".join(list(tensors)[:SHOWN]) or "none"
         raise AdapterError(f"adapter {source.path}: no LoRA keys; it has {shown}; X.lora_A.weight is expected")
-    peft = _PeftAlpha.read(metadata)
+    peft = _PeftAlpha.read(source.path, metadata)
     layers = {name: _layer(source.path, keys[name], found, peft) for name, found in parts.items()}
     _refuse_not_finite(source.path, layers)
     conventions = sorted({key.convention for key in keys.values()})
-    return Adapter(source, "+".join(conventions), layers)
+    others = tuple(name for name in tensors if parse_key(name) is None)
+    return Adapter(source, "+".join(conventions), layers, others)
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -155,19 +160,25 @@ def is_pickle(start: bytes) -> bool:
 
 @dataclass(frozen=True)
 class _PeftAlpha:
-    """The alphas that PEFT's configuration gives, which diffusers keeps in the metadata of the file."""
+    """The alphas of PEFT's configuration, which diffusers keeps in the file's metadata, and PEFT beside the file."""
 
     alpha: float | None = None
     by_layer: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, metadata: Mapping[str, str]) -> _PeftAlpha:
+    def read(cls, path: Path, metadata: Mapping[str, str]) -> _PeftAlpha:
+        beside = path.with_name("adapter_config.json")
+        text = metadata.get("lora_adapter_metadata", "{}")
         try:
-            found: Any = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        except ValueError:
+            if text == "{}" and path.name == "adapter_model.safetensors" and beside.is_file():
+                text = beside.read_text(encoding="utf-8")
+            found: Any = json.loads(text)
+        except (ValueError, OSError):
             return cls()
         if not isinstance(found, dict):
             return cls()
+        if found.get("use_rslora"):
+            raise AdapterError(f"adapter {path}: it is rank-stabilized (use_rslora), which is not supported")
         plain = {str(key).removeprefix("transformer."): value for key, value in found.items()}
         alpha, pattern = plain.get("lora_alpha"), plain.get("alpha_pattern")
         return cls(

@@ -36,11 +36,15 @@ class Match:
 
     @property
     def left_out(self) -> str | None:
-        """Say which layers of the adapter fit nothing, or None where all are used."""
-        if not self.unmatched:
-            return None
-        count, few = len(self.adapter.layers), _few(dict.fromkeys(self.unmatched))
-        return f"{_head(self.adapter)}: {len(self.unmatched)} of its {count} layers fit none of the model's: {few}"
+        """Say which layers of the adapter fit nothing, and what of it is no LoRA, or None where all is used."""
+        said = []
+        if self.unmatched:
+            count, few = len(self.adapter.layers), _few(dict.fromkeys(self.unmatched))
+            said.append(f"{len(self.unmatched)} of its {count} layers fit none of the model's: {few}")
+        if self.adapter.others:
+            few = _few(dict.fromkeys(self.adapter.others))
+            said.append(f"{len(self.adapter.others)} of its tensors are no LoRA and are not used: {few}")
+        return f"{_head(self.adapter)}: {'; '.join(said)}" if said else None
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the factors in DiffSynth's form, ``NAME.lora_A.weight`` and ``NAME.lora_B.weight``, unscaled."""

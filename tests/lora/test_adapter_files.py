@@ -82,6 +82,27 @@ def test_alpha_from_the_metadata_that_diffusers_writes(tmp_path: Path) -> None:
     torch.testing.assert_close(layer.up @ layer.down, up @ down * 2)
 
 
+def test_tensors_that_are_no_lora_are_named(tmp_path: Path) -> None:
+    down, up = factors()
+    tensors = {f"{LAYER}.lora_A.weight": down, f"{LAYER}.lora_B.weight": up, f"{LAYER}.diff_b": up[:, 0].clone()}
+    save_file(tensors, tmp_path / "a.safetensors")
+    assert read_adapter(AdapterSource(tmp_path / "a.safetensors")).others == (f"{LAYER}.diff_b",)
+
+
+def test_alpha_from_the_configuration_that_peft_writes_beside_the_file(tmp_path: Path) -> None:
+    down, up = factors()
+    tensors = {f"base_model.model.{LAYER}.lora_A.weight": down, f"base_model.model.{LAYER}.lora_B.weight": up}
+    path = tmp_path / "adapter_model.safetensors"
+    save_file(tensors, path)
+    for text, factor in (("{", 1.0), (json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 2}), 0.5)):
+        (tmp_path / "adapter_config.json").write_text(text)
+        (layer,) = read_adapter(AdapterSource(path)).layers.values()
+        torch.testing.assert_close(layer.up @ layer.down, up @ down * factor)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 2, "use_rslora": True}))
+    with pytest.raises(AdapterError, match=r"it is rank-stabilized \(use_rslora\), which is not supported"):
+        read_adapter(AdapterSource(path))
+
+
 def test_alpha_pattern_goes_before_the_common_alpha(tmp_path: Path) -> None:
     down, up = factors()
     tensors = {f"{LAYER}.lora_A.weight": down, f"{LAYER}.lora_B.weight": up}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,8 @@ def test_part_of_the_layers_is_matched_and_the_rest_named(tmp_path: Path, block:
     assert (len(match.matched), match.unmatched, match.total) == (13, ("attn.to_q",), 13)
     path = adapter.source.path
     assert match.left_out == f"adapter {path}: 1 of its 14 layers fit none of the model's: attn.to_q"
+    both = replace(match, adapter=replace(match.adapter, others=("attn.to_q.diff_b",)))
+    assert both.left_out == f"{match.left_out}; 1 of its tensors are no LoRA and are not used: attn.to_q.diff_b"
 
 
 def test_no_match_shows_keys_of_both_sides(tmp_path: Path, block: torch.nn.Module) -> None:
