@@ -160,7 +160,7 @@ def is_pickle(start: bytes) -> bool:
 
 @dataclass(frozen=True)
 class _PeftAlpha:
-    """The alphas of PEFT's configuration, which diffusers keeps in the file's metadata, and PEFT beside the file."""
+    """The alphas of PEFT's configuration: diffusers keeps it in the file's metadata, PEFT beside the file."""
 
     alpha: float | None = None
     by_layer: Mapping[str, float] = field(default_factory=dict)
