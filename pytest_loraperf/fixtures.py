@@ -98,7 +98,7 @@ def lora_adapter(pytestconfig: pytest.Config) -> Adapters:
     return pytestconfig.stash[SESSION].settings.adapters
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def lora_request(pytestconfig: pytest.Config, lora_model: object) -> Request:
     """Say what is generated unless a test says otherwise; override it to return a ``Request``.
 

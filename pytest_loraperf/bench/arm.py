@@ -22,6 +22,7 @@ class Arm:
 
     ``pipeline`` is None while it is not on the device; ``parked`` is the pipeline then, if it is in host memory,
     and ``berth`` where it is, kept for the next time.
+    ``request_peaks`` are the bytes that a generation of each request needed, by its key;
     ``first_generation`` is the seconds of the very first one, which compiles and allocates; ``timeline`` is the
     memory over one that was only looked at, and ``counts`` what each request computes and moves, by the key of
     the request but for its seed, where those were asked for.
@@ -34,6 +35,7 @@ class Arm:
     setup: list[StepRecord] = field(default_factory=list)
     setup_peak: Peak = field(default_factory=Peak)
     runtime_peak: Peak = field(default_factory=Peak)
+    request_peaks: dict[str, int] = field(default_factory=dict)
     matches: tuple[Match, ...] = ()
     gains: dict[str, float] = field(default_factory=dict)
     error: str | None = None

@@ -177,8 +177,13 @@ class Bench:
     def _generate(self, name: str, request: Request) -> Generation:
         arm = self.arm(name)
         made: list[Generation] = []
-        with self.shop.ledger.operation(self._holder(name), arm.runtime_peak):
-            seconds = self.shop.watch.time(lambda: made.append(self.run(name, request)))
+        peak = Peak()
+        try:
+            with self.shop.ledger.operation(self._holder(name), peak):
+                seconds = self.shop.watch.time(lambda: made.append(self.run(name, request)))
+        finally:
+            arm.runtime_peak.take_in(peak)
+            arm.request_peaks[request.key] = max(peak.needed, arm.request_peaks.get(request.key, 0))
         arm.first_call.setdefault(request.key, seconds)
         arm.first_generation = arm.first_generation or seconds
         generation = made[0]

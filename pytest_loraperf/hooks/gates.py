@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.markers import MARKERS
 from pytest_loraperf.specs import READERS, Gates, MarkerError
-from pytest_loraperf.strategies import ALL, CONTROL, REFERENCE
+from pytest_loraperf.strategies import ALL, CONTROL, NO_LORA, REFERENCE, SHIPPED
 
 if TYPE_CHECKING:
     import pytest
@@ -58,6 +58,11 @@ def read_gates(item: pytest.Item, report: MarkerReport) -> Gates:
     )
 
 
+OF_OURS = tuple(strategy.name for strategy in (*SHIPPED, NO_LORA))
+"""The strategies that have a fixture of their own."""
+GATES_OF_ONE = "latency_budget, faster_than, output_equivalent, lora_effect or vram_budget"
+
+
 def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, report: MarkerReport) -> None:
     """Check the names in a test's markers, and that the test has something for its gates to measure."""
     fixtures: Sequence[str] = getattr(item, "fixturenames", ())
@@ -77,11 +82,27 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
         )
         report.add(item, "vram_leak", MarkerError(stays))
     _check_subject(item, gates, strategies, report)
+    _check_is_about_one(item, gates, report)
     if gates.strategies and "lora_pipeline" not in fixtures:
         report.add(item, "lora_strategy", MarkerError("the test does not use the fixture lora_pipeline"))
     if gates.timed and not pipeline and "gpu_workload" not in fixtures:
         wants = "needs lora_pipeline, a strategy's own fixture or gpu_workload in the test"
         report.add(item, "latency_budget, faster_than or output_equivalent", MarkerError(wants))
+
+
+def _check_is_about_one(item: pytest.Item, gates: Gates, report: MarkerReport) -> None:
+    """Refuse gates on several pipelines, and strategies that are named where they choose none."""
+    fixtures: Sequence[str] = getattr(item, "fixturenames", ())
+    several = [f"{name}_pipeline" for name in (*OF_OURS, "lora") if f"{name}_pipeline" in fixtures]
+    if len(several) > 1 and (gates.timed or gates.effect or gates.vram):
+        what_to_do = "gates are about one pipeline; name the others in the markers, or race them with lora_race"
+        report.add(item, GATES_OF_ONE, MarkerError(f"the test uses {' and '.join(several)}, and {what_to_do}"))
+    seen = "lora_pipeline" in getattr(getattr(item, "callspec", None), "params", ())
+    if gates.strategies and "lora_pipeline" in fixtures and not seen:
+        late = (
+            "in pytest.param it comes too late to choose the pipeline; mark the test, or parametrize lora_pipeline"
+        )
+        report.add(item, "lora_strategy", MarkerError(late))
 
 
 def _check_subject(item: pytest.Item, gates: Gates, strategies: Strategies, report: MarkerReport) -> None:

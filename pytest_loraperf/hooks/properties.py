@@ -29,7 +29,7 @@ def properties(session: Session, record: TestRecord) -> Iterator[tuple[str, str]
         yield from _times(session, subject)
     phases = dict(record.charge.phases) if record.charge else {}
     if record.bench is not None and record.strategy is not None:
-        phases |= arm_phases(record.bench.arms[record.strategy])
+        phases |= arm_phases(record.bench.arms[record.strategy], record.requests)
     yield from ((f"vram_{phase}_bytes", str(size)) for phase, size in phases.items() if size)
     yield "verdicts", " ".join(f"{verdict.code}={verdict.status}" for verdict in record.verdicts)
 

@@ -21,6 +21,12 @@ class Peak:
     allocated: int = 0
     resident: int = 0
 
+    def take_in(self, other: Peak) -> None:
+        """Note the peak of one more operation."""
+        self.needed = max(self.needed, other.needed)
+        self.allocated = max(self.allocated, other.allocated)
+        self.resident = other.resident
+
 
 @dataclass
 class Charge:

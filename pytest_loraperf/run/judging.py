@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -107,7 +107,7 @@ def _vram(session: Session, record: TestRecord, budget: VramBudget) -> Verdict:
     name, phases = "the test", dict(record.charge.phases) if record.charge else {}
     if record.bench is not None and record.strategy is not None:
         arm = record.bench.arms[record.strategy]
-        name, phases = arm.name, arm_phases(arm)
+        name, phases = arm.name, arm_phases(arm, record.requests)
         if budget.phase == "setup":
             phases |= {str(step.name): step.peak for step in arm.setup}
     used = phases.get(budget.phase, 0)
@@ -132,12 +132,12 @@ def _taken_apart(record: TestRecord, verdict: Verdict, phase: str) -> Verdict:
     return replace(verdict, detail=(*verdict.detail, f"{name}{phase} peak:", *found.lines()))
 
 
-def arm_phases(arm: Arm) -> dict[str, int]:
-    """Return the bytes of each VRAM phase of an arm."""
+def arm_phases(arm: Arm, requests: Sequence[Request]) -> dict[str, int]:
+    """Return the bytes of each VRAM phase of an arm; at run time of a test's requests, not of other tests'."""
     return {
         "setup": arm.setup_peak.needed,
         "resident": arm.resident,
-        "runtime": arm.runtime_peak.needed,
+        "runtime": max((arm.request_peaks.get(each.key, 0) for each in requests), default=arm.resident),
     }
 
 
@@ -149,7 +149,7 @@ def _card(session: Session, record: TestRecord, charge: Charge, budget: int) -> 
         # A pipeline that an earlier test built needed its set-up all the same.
         if arm.setup_peak.needed > used:
             used, phase = arm.setup_peak.needed, "setup"
-        parts |= {f"{arm.name} {name}": size for name, size in arm_phases(arm).items()}
+        parts |= {f"{arm.name} {name}": size for name, size in arm_phases(arm, record.requests).items()}
         parts |= {f"{arm.name} {step.name}": step.peak for step in arm.setup}
     kind = session.ledger.meter.kind
     verdict = judge_card(record.who, used, phase, budget, kind, parts, _fitting(session, budget))
