@@ -28,7 +28,8 @@ MARKERS = {
     ),
     "lora_effect": (
         "lora_effect(*, min_gain): "
-        "every layer keeps at least this share of the LoRA's intended effect; without the marker it is 0.9."
+        "every layer keeps at least this share of the LoRA's intended effect, 0.9 without the marker, "
+        "and the median layer has 1.5 of it at most."
     ),
     "allow_order": (
         "allow_order(code, *, reason): "

@@ -26,9 +26,14 @@ class Adapters:
     """Reads each file once, and finds the layers of a pipeline that it is for."""
 
     def __init__(self, model: ModelSpec, named: Iterable[str | Path], backend: Backend, device: str) -> None:
-        """``device`` is where the values of a synthetic adapter are drawn, by torch's name for it."""
+        """``device`` is where the values of a synthetic adapter are drawn, by torch's name for it.
+
+        ``labels`` are the files that were named, as results say them: ``checkpoint-1000/lora.safetensors:0.8``.
+        """
         self.model = model
         self.sources = tuple(parse_source(str(adapter)) for adapter in named)
+        # Once: a test may change the folder that it runs in.
+        self.labels = tuple(f"{_with_folder(source.path)}:{source.scale:g}" for source in self.sources)
         self.backend = backend
         self._device = device
         self._read: tuple[Adapter, ...] | None = None
@@ -42,11 +47,6 @@ class Adapters:
         """
         if self._read is None and self.sources:
             self._read = tuple(map(read_adapter, self.sources))
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The files that were named, as results say them: ``checkpoint-1000/lora.safetensors:0.8``."""
-        return tuple(f"{_said(source.path)}:{source.scale:g}" for source in self.sources)
 
     @property
     def named(self) -> tuple[Adapter, ...]:
@@ -83,7 +83,7 @@ class Adapters:
             self._folder.cleanup()
 
 
-def _said(path: Path) -> str:
+def _with_folder(path: Path) -> str:
     """Return a file's name with its folder's, for many adapters have the file name that a trainer gives them.
 
     A temporary folder is called otherwise in each run, which would make another adapter of the same one.

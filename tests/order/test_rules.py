@@ -142,3 +142,18 @@ def test_the_table_is_whole() -> None:
     for rule in RULES:
         assert rule.__doc__
         assert bool(rule.invalid) == bool(rule.valid) == rule.static
+
+
+@pytest.mark.parametrize(("third", "codes"), [("a", ["LRP108"]), ("b", ["LRP108"]), ("c", [])])
+def test_a_name_that_several_adapters_have_had(third: str, codes: list[str]) -> None:
+    where = Place("app.py", 1)  # in a loop the events of the rounds are equal
+    events = [
+        event
+        for source in ("a", "b", third)
+        for event in (
+            Event(Kind.ATTACH, "pipe.attach", where, adapter="style", source=source),
+            Event(Kind.FUSE, "pipe.fuse", where, adapter="style"),
+            Event(Kind.DETACH, "pipe.detach", where),
+        )
+    ]
+    assert broken(*events) == codes

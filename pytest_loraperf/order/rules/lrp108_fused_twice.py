@@ -61,7 +61,9 @@ pipe.fuse_lora()
         """Return what fused the event's adapter: not one that had its name before, and was read from elsewhere."""
         now = _attaching(history, event)
         for each in fused(history):
-            then = _attaching(history[: history.index(each)], each)
+            # By identity: a loop's fuses are equal, and what they fused is not.
+            place = next(place for place, done in enumerate(history) if done is each)
+            then = _attaching(history[:place], each)
             if each.adapter == event.adapter and not (now and then and _is_another(now, then)):
                 return each
         return None
