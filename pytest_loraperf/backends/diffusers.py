@@ -243,14 +243,15 @@ def _silent() -> Iterator[None]:
 def _quantize_torchao(transformer: torch.nn.Module, linears: Sequence[torch.nn.Linear]) -> int:
     from torchao.quantization import (  # noqa: PLC0415 - optional
         Float8DynamicActivationFloat8WeightConfig,
-        PerRow,
         quantize_,
     )
 
     wanted = {id(layer) for layer in linears}
     before = {id(layer): type(layer.weight.data) for layer in linears}
     # torchao's default switches on inductor's tuning for the whole process: other arms would compile otherwise.
-    config = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False)
+    # One scale a tensor, as in DiffSynth: with one a row, cuBLAS has no kernel on an H100 for a wide layer and the
+    # few tokens of a prompt (https://github.com/pytorch/ao/issues/4582).
+    config = Float8DynamicActivationFloat8WeightConfig(set_inductor_config=False)
     quantize_(transformer, config, filter_fn=lambda layer, _: id(layer) in wanted)
     return sum(type(layer.weight.data) is not before[id(layer)] for layer in linears)
 

@@ -28,6 +28,7 @@ LAYERS = {"synthetic:tiny": (28, 32, 34), "synthetic:flux:tiny": (20, 25, 30)}
 """With a LoRA, stored as fp8 (diffusers leaves out what is named norm), and all."""
 OWN = Strategy("compiled", (FUSE, COMPILE))
 NAMES = [strategy.name for strategy in SHIPPED]
+FP8_CPU = Device("cpu", "a CPU that says it has fp8 products", capability=(8, 9))
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -230,3 +231,15 @@ def test_an_image_to_edit_is_refused(bench: Bench) -> None:
     request = Session(Settings(model="synthetic:tiny", device="cpu"), Strategies()).request()
     with pytest.raises(LoraperfError, match="edit_image: the backend diffusers takes none"):
         bench.shop.backend.generate(bench.arm("no_lora").pipeline, request.with_changes(edit_image="a.png"))
+
+
+def test_torchao_scales_each_tensor_by_one_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchao.quantization import Float8Tensor, quant_api
+
+    monkeypatch.setattr(quant_api, "_check_hardware_support", lambda _granularity: None)
+    backend = Diffusers(FP8_CPU)
+    pipe = backend.build(parse_model("synthetic:tiny"), FP8_CPU, on_cpu=False)
+    backend.apply(pipe, Step(StepKind.QUANTIZE, "torchao_fp8_w8a8"), ())
+    weights = [layer.weight for layer in pipe.transformer.modules() if isinstance(layer, torch.nn.Linear)]
+    assert all(isinstance(weight, Float8Tensor) and weight.scale.numel() == 1 for weight in weights)
+    assert len(weights) == 34

@@ -32,7 +32,8 @@ SCRIPTS = {
 
 
 def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(FOLDER.parents[2]), "PYTHONIOENCODING": "utf-8"}
+    imports = os.pathsep.join(filter(None, (str(FOLDER.parents[2]), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": imports, "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, str(FOLDER / script), *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, check=False, capture_output=True, text=True)
 

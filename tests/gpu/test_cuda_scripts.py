@@ -45,7 +45,8 @@ def generate(script: str, card: str, folder: Path, *arguments: str) -> int:
     path = FOLDER / f"Qwen-Image-Edit-LoRA-Ghost-{script}.py"
     given = ["--synthetic", "full", "--output", "out.png", *arguments]
     command = [sys.executable, "-c", PLAYER, card, str(path), *given]
-    environment = {**os.environ, "PYTHONPATH": str(FOLDER.parents[2]), "PYTHONIOENCODING": "utf-8"}
+    imports = os.pathsep.join(filter(None, (str(FOLDER.parents[2]), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": imports, "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     with Image.open(folder / "out.png") as image:
