@@ -12,9 +12,10 @@ from textwrap import wrap
 from benchmarks.assumptions import KIND as ASSUMPTIONS
 from benchmarks.assumptions import Assumptions
 from benchmarks.assumptions import table as assumptions_table
+from benchmarks.measuring_tables import overhead_lines, workers_table
 from benchmarks.peers import KIND as PEERS
 from benchmarks.peers import Comparison, table
-from benchmarks.vram_tables import forecast_table, offload_table
+from benchmarks.vram_tables import cap_table, forecast_table, offload_table
 from pytest_loraperf.advise.choose import advice_lines, choices
 from pytest_loraperf.advise.code import Setting, code_for
 from pytest_loraperf.calibrate.calibration import read_calibration
@@ -141,10 +142,13 @@ BLOCKS = (
     Block("README.md", "calibration", ("h100/calibration-full.json",), _calibration),
     Block(VRAM, "forecast-held", ("h100/vram_peaks.json", "cpu/forecast-all.json"), forecast_table),
     Block(VRAM, "offload", ("h100/offload.json",), offload_table),
+    Block(VRAM, "cap", ("h100/cap.json",), cap_table),
+    Block("docs/how-to/xdist.md", "workers", ("h100/workers.json",), workers_table),
     Block("docs/explanation/libraries.md", "libraries", LIBRARIES, _libraries, unmeasured=True),
     Block(NOISE, "recorded", ("h100/calibration-full.json", "h100/calibration-short.json"), _calibration),
     Block(NOISE, "peers", ("h100/peers.json",), _peers),
     Block(NOISE, "simulated", ("cpu/calibration.json",), _calibration),
+    Block(NOISE, "overhead", ("h100/overhead.json",), overhead_lines),
     Block(NOISE, "assumptions", ("cpu/assumptions.json",), _assumptions),
 )
 

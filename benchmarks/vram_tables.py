@@ -1,4 +1,4 @@
-"""Tables of VRAM measured on a GPU, for the documents: speed against the card, and forecasts held to it."""
+"""Tables of VRAM measured on a GPU, for the documents: speed by the card, forecasts held to it, a card played."""
 
 from __future__ import annotations
 
@@ -80,3 +80,26 @@ def forecast_table(measured: Path, forecast: Path) -> str:
     machine = there["machine"]
     lines += ["", f"- {machine['name']}, driver {machine['driver']}, torch {machine['torch']}, {there['model']}"]
     return "\n".join(lines)
+
+
+def cap_table(file: Path) -> str:
+    """Return how each test ended on the card that was played, in every order in which they ran."""
+    found = _read(file)
+    runs = found["runs"]
+    names = sorted(runs[0]["outcomes"], key=lambda name: (runs[0]["outcomes"][name] != "passed", name))
+    orders = " | ".join(f"order {each['seed']}" for each in runs)
+    lines = [f"| on a card of {found['card']} | {orders} |"]
+    lines.append(f"|---|{'---|' * len(runs)}")
+    for name in names:
+        ends = (each["outcomes"][name] for each in runs)
+        strategy = name.partition("[")[2].rstrip("]")
+        lines.append(f"| `{strategy}` | {' | '.join(map(_ended, ends))} |")
+    lines.append(f"\n- `{found['command']}`")
+    return "\n".join(lines)
+
+
+def _ended(end: str) -> str:
+    """Return how a test ended in a few words; what is not the plugin's own message is shown as it is."""
+    if end == "passed":
+        return end
+    return "out of memory, said in one line" if "loraperf: strategy" in end and "out of memory" in end else end

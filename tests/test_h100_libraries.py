@@ -51,7 +51,7 @@ def test_each_library_is_asked_the_same(tmp_path: Path) -> None:
     for file in tmp_path.glob("libraries-*.json"):
         name, words = file.stem.removeprefix("libraries-"), file.read_text(encoding="utf-8")
         asked[name] = words.replace(f"--backend {name} ", "").replace(str(file), "")
-    same = f"bench --model synthetic:full --strategies {','.join(REPORTED)} --steps 2 --rounds 9 --max-seconds 60s --json \n"
+    same = f"bench --model synthetic:full --strategies {','.join(REPORTED)} --limits --steps 2 --rounds 9 --max-seconds 60s --json \n"
     assert asked == {
         "diffsynth": same,
         "diffusers": same,

@@ -111,8 +111,9 @@ def _cell(found: StrategyResult | None) -> str:
         return "error"
     seconds = f"{four_digits(found.latency.median_s)} s" if found.latency else NONE
     ratio = NONE if found.ratio is None else f"{found.ratio.value:.2f}×{'' if found.ratio.interleaved else '~'}"
-    size = found.vram.runtime_peak
-    return f"{seconds}, {ratio}, {NONE if size is None else format_size(size)}"
+    size = NONE if found.vram.runtime_peak is None else format_size(found.vram.runtime_peak)
+    share = [] if found.of_limit is None else [f"{found.of_limit:.0%} of the limit"]
+    return ", ".join([seconds, ratio, size, *share])
 
 
 def _claims(judged: Mapping[str, Mapping[Claim, Found]]) -> Iterator[tuple[str, list[str]]]:
@@ -138,6 +139,8 @@ def _notes(libraries: Mapping[str, Results], judged: Mapping[str, Mapping[Claim,
         yield "each library was measured in a run of its own, which its ratios are within"
     ratios = [each.ratio for results in every for each in results.strategies.values() if each.ratio]
     found = [each for of in judged.values() for each in of.values()]
+    if any(each.of_limit is not None for results in every for each in results.strategies.values()):
+        yield "of the limit: the least time by the machine's rates, over the median; 100 % cannot be beaten"
     if any(not ratio.interleaved for ratio in ratios) or any(each.apart for each in found):
         yield "~ not measured in the same rounds"
     if any(isinstance(each.claim, Loads) for each in found):

@@ -12,6 +12,7 @@ from sample_results import EIGHT, MACHINE, STRATEGIES, with_strategy
 
 from pytest_loraperf.cli import main
 from pytest_loraperf.compare.side_by_side import side_by_side
+from pytest_loraperf.limits import Limit
 from pytest_loraperf.report.claims import CLAIMS
 from pytest_loraperf.report.results import Results, StrategyResult, write_results
 
@@ -49,6 +50,17 @@ def test_each_strategy_has_a_cell_of_each_library() -> None:
     ]
     assert "| `quantize_then_fuse` | – | 1.600 s, 1.42×, 20 GB | – |" in lines
     assert "| `my own` | – | – | error |" in lines
+
+
+def test_the_share_of_the_limit_is_shown_where_it_was_measured() -> None:
+    limit = Limit(operations={"bfloat16": 1}, bytes=2, bus_bytes=3, seconds=0.4335, by="operations")
+    lines = shown({"diffsynth": with_strategy("fused", limit=limit)})
+    assert any(line.startswith("| `fused` |") and line.endswith(", 50% of the limit |") for line in lines)
+    assert not any(line.startswith("| `standard_lora` |") and "of the limit" in line for line in lines)
+    assert (
+        "- of the limit: the least time by the machine's rates, over the median; 100 % cannot be beaten" in lines
+    )
+    assert not any("of the limit" in line for line in shown({"diffsynth": EIGHT}))
 
 
 def test_each_claim_has_an_outcome_in_each_library() -> None:
