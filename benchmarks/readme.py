@@ -29,7 +29,7 @@ from pytest_loraperf.report.markdown import markdown_table, replace_block
 from pytest_loraperf.report.results import read_results
 from pytest_loraperf.report.terminal import summary
 from pytest_loraperf.request import Request
-from pytest_loraperf.strategies import StepKind, Strategies
+from pytest_loraperf.strategies import REFERENCE, StepKind, Strategies
 
 ROOT = Path(__file__).parents[1]
 WIDTH = 118
@@ -52,6 +52,14 @@ def _budget(file: Path) -> str:
 def _table(file: Path) -> str:
     results = read_results(file)
     return f"{markdown_table(results)}\n- `{results.command}`"
+
+
+def _compiled(file: Path) -> str:
+    """Show the strategies that are compiled, and those that they are compared with."""
+    results = read_results(file)
+    compiled = {name for name, each in results.strategies.items() if StepKind.COMPILE.value in each.steps}
+    kept = {name: each for name, each in results.strategies.items() if name in {REFERENCE, "fused", *compiled}}
+    return f"{markdown_table(replace(results, strategies=kept))}\n- `{results.command}`"
 
 
 def _effect(file: Path) -> str:
@@ -134,7 +142,8 @@ VRAM = "docs/explanation/vram.md"
 LIBRARIES = tuple(f"h100/libraries-{library}.json" for library in ("diffsynth", "diffusers", "diffsynth1"))
 BLOCKS = (
     Block("README.md", "demo", ("cpu/demo.json",), _run),
-    Block("README.md", "h100", ("h100/demo.json",), _table),
+    Block("README.md", "h100", ("h100/gate.json",), _table),
+    Block("README.md", "h100-compiled", ("h100/demo.json",), _compiled),
     Block("README.md", "budget", ("h100/budget.json",), _budget),
     Block("README.md", "advice", ("cpu/advice.json",), _advice),
     Block("README.md", "effect", ("cpu/effect.json",), _effect),

@@ -13,9 +13,9 @@ from pytest_loraperf.compare.history import MAX_SLOWDOWN
 from pytest_loraperf.units import parse_size
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "h100" / "demo.json"
+RESULTS = ROOT / "benchmarks" / "h100" / "gate.json"
 IMAGE = ROOT / "docs" / "images" / "report.png"
-WIDTH, HEIGHT = 1280, 1905
+WIDTH, HEIGHT = 1280, 1850
 """Pixels: the top of the page, to the end of the first charts."""
 
 
