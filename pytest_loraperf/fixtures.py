@@ -200,15 +200,23 @@ class RegisterWorkload(Protocol):
 def gpu_workload(request: pytest.FixtureRequest) -> RegisterWorkload:
     """Register any callable: it is called once now, and replayed by the markers of the test.
 
-    The first registered is the one that the gates are about; others are references, by their name.
+    The first registered is the one that the gates are about, in a test that calls no pipeline. Others are
+    references, by their name; one that no gate on time names is an error.
     """
     session, record = request.config.stash[SESSION], request.node.stash[RECORD]
     if session.settings.forecast:
         pytest.skip("loraperf: gpu_workload takes any callable, and only pipelines are forecast")
 
     def register(function: Callable[..., Any], *args: Any, name: str | None = None, **kwargs: Any) -> Any:
-        from pytest_loraperf.bench.workloads import CallableWorkload, check_has_run  # noqa: PLC0415 - imports torch
+        __tracebackhide__ = True
+        from pytest_loraperf.bench.workloads import (  # noqa: PLC0415 - imports torch
+            CallableWorkload,
+            check_callable,
+            check_has_run,
+        )
 
+        with one_clear_line():
+            check_callable("gpu_workload(function, *args, name=…)", function)
         label = name or str(getattr(function, "__name__", type(function).__name__))
         if label in record.workloads:
             pytest.fail(
@@ -240,6 +248,7 @@ def lora_race(request: pytest.FixtureRequest, _lora_given: Given) -> RunRace:
         pytest.skip("loraperf: lora_race compares times, and a forecast has none")
 
     def race(*strategies: str, rounds: int | None = None, **callables: Callable[[], object]) -> Race:
+        __tracebackhide__ = True
         from pytest_loraperf.run.race import run_race  # noqa: PLC0415 - imports torch
 
         session: Session = request.config.stash[SESSION]

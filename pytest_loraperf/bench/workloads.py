@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -86,6 +87,28 @@ class CallableWorkload:
         return True
 
 
+def check_callable(call: str, function: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        LoraperfError: the message has the ``call`` as it is meant.
+    """
+    if not callable(function):
+        raise LoraperfError(f"{call}: found {function!r}, which cannot be called; give a function")
+
+
+def check_runs(name: str, function: object) -> None:
+    """Refuse a function that is known, before it is called, to return before its work is done.
+
+    Raises:
+        LoraperfError: it returns a coroutine or a generator.
+    """
+    if inspect.iscoroutinefunction(function):
+        raise _not_done(name, "coroutine")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise _not_done(name, "generator")
+
+
 def check_has_run(name: str, result: object) -> None:
     """Refuse a callable whose work is still to be done when it returns: its time would be that of no work.
 
@@ -95,11 +118,14 @@ def check_has_run(name: str, result: object) -> None:
     if isinstance(result, Coroutine | Generator | AsyncGenerator):
         if isinstance(result, Coroutine):
             result.close()  # Python would warn that nobody awaited it
-        kind = "coroutine" if isinstance(result, Coroutine) else "generator"
-        raise LoraperfError(
-            f"the workload {name!r} returned a {kind}, which has done no work yet; register a callable that runs "
-            "it to its end"
-        )
+        raise _not_done(name, "coroutine" if isinstance(result, Coroutine) else "generator")
+
+
+def _not_done(name: str, kind: str) -> LoraperfError:
+    return LoraperfError(
+        f"the workload {name!r} returns a {kind}, which has done no work yet; "
+        "give a callable that runs it to its end"
+    )
 
 
 def _gone() -> object:

@@ -34,6 +34,7 @@ def judge(session: Session, record: TestRecord) -> Iterator[Verdict]:
         Exception: what a workload raised while it was measured, as it was.
     """
     gates = record.gates or Gates()
+    _check_all_judged(record, gates)
     if session.settings.gpu_budget is not None and record.charge is not None:
         yield _card(session, record, record.charge, session.settings.gpu_budget)
     yield from (_vram(session, record, budget) for budget in gates.vram)
@@ -72,9 +73,33 @@ def _subject(record: TestRecord) -> Workload:
     return subject
 
 
+def _check_all_judged(record: TestRecord, gates: Gates) -> None:
+    """Refuse a callable that no gate on time is about: it would pass however slow it is.
+
+    Raises:
+        LoraperfError: the message names it.
+    """
+    subject = record.subject
+    if subject is None or not (gates.latency or gates.faster):
+        return
+    judged = {subject.name, *(each.of for each in gates.latency), *(each.reference for each in gates.faster)}
+    left = [name for name in record.workloads if name not in judged]
+    if left:
+        raise LoraperfError(
+            f"no gate of this test is about {', '.join(left)}: those on time measure {subject.name}; "
+            "name a reference in the marker (of=, faster_than), or give it a test of its own"
+        )
+
+
 def _reference(session: Session, record: TestRecord, name: str) -> Workload:
     from pytest_loraperf.bench.workloads import StrategyWorkload  # noqa: PLC0415 - imports torch
 
+    subject = _subject(record)
+    if name == subject.name:
+        raise LoraperfError(
+            f"the gate compares {name!r} with itself; register what it is compared with by gpu_workload, "
+            "and name that in the marker"
+        )
     if name in record.workloads:
         return record.workloads[name]
     if record.bench is None or not record.requests:
@@ -106,6 +131,11 @@ def _vram(session: Session, record: TestRecord, budget: VramBudget) -> Verdict:
     kind = session.ledger.meter.kind
     name, phases = "the test", dict(record.charge.phases) if record.charge else {}
     if record.bench is not None and record.strategy is not None:
+        if budget.phase == "runtime" and not record.requests:
+            raise LoraperfError(
+                f"the pipeline of {record.strategy} was not called, so it has no VRAM at run time; "
+                'call it, or hold phase="setup" or "resident"'
+            )
         arm = record.bench.arms[record.strategy]
         name, phases = arm.name, arm_phases(arm, record.requests)
         if budget.phase == "setup":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from pytest_loraperf.bench.bench import Bench
-from pytest_loraperf.bench.workloads import CallableWorkload, StrategyWorkload
+from pytest_loraperf.bench.workloads import CallableWorkload, StrategyWorkload, check_callable, check_runs
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.measure.rounds import MIN_ROUNDS, Workload
 from pytest_loraperf.request import Request
@@ -69,6 +69,9 @@ def run_race(
         raise LoraperfError("lora_race compares at least two arms; name strategies, or give callables by keyword")
     if rounds is not None and rounds < MIN_ROUNDS:
         raise LoraperfError(f"lora_race: rounds={rounds!r}; at least {MIN_ROUNDS} are needed")
+    for name, function in callables.items():
+        check_callable(f"lora_race({name}=…)", function)
+        check_runs(name, function)
     given = [CallableWorkload(name, function) for name, function in callables.items()]
     arms: list[Workload] = [*given]
     if bench is not None and request is not None:

@@ -66,16 +66,12 @@ def test_what_the_requests_of_other_tests_needed_is_not_held_against_it(pytester
             fused_pipeline(height=64, width=64, steps=2)
 
         @pytest.mark.vram_budget("2.8MB")
-        def test_not_called(fused_pipeline):
-            pass
-
-        @pytest.mark.vram_budget("2.8MB")
         def test_large_too(fused_pipeline):
             fused_pipeline(height=64, width=64, steps=2)
             fused_pipeline(height=128, width=128, steps=2)
     """)
     result = pytester.runpytest("--loraperf-device=cpu", "--loraperf-model=synthetic:tiny", "-p", "no:randomly")
-    result.assert_outcomes(passed=3, failed=1)
+    result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["loraperf vram: fused needs * over the budget of 2.8 MB*"])
 
 
@@ -91,3 +87,132 @@ def test_a_model_of_the_scope_of_a_test(pytester: pytest.Pytester) -> None:
             fused_pipeline(steps=2)
     """)
     pytester.runpytest("--loraperf-device=cpu").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("gate", "body", "message"),
+    [
+        (
+            "faster_than('slow', by='0%')",
+            "gpu_workload(work, name='slow')",
+            "the gate compares 'slow' with itself; register what it is compared with by gpu_workload, and name that in "
+            "the marker",
+        ),
+        (
+            "latency_budget(ratio=2, of='a')",
+            "gpu_workload(work, name='a'); gpu_workload(work, name='b')",
+            "no gate of this test is about b: those on time measure a; name a reference in the marker (of=, "
+            "faster_than), or give it a test of its own",
+        ),
+        (
+            "latency_budget('1s')",
+            "gpu_workload('slow', work)",
+            "gpu_workload(function, [*]args, name=…): found 'slow', which cannot be called; give a function",
+        ),
+    ],
+)
+def test_a_callable_that_would_not_be_judged(
+    pytester: pytest.Pytester, gate: str, body: str, message: str
+) -> None:
+    pytester.makepyfile(f"""
+        import pytest
+
+        def work(): pass
+
+        @pytest.mark.{gate}
+        def test_it(gpu_workload):
+            {body}
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"loraperf: {message}"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_callable_beside_a_pipeline(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.latency_budget("1h")
+        def test_left_alone(fused_pipeline, gpu_workload):
+            fused_pipeline()
+            gpu_workload(sum, (), name="plain")
+
+        @pytest.mark.latency_budget(ratio=1e9, of="plain")
+        def test_referred_to(fused_pipeline, gpu_workload):
+            fused_pipeline()
+            gpu_workload(sum, range(100_000), name="plain")
+
+        def test_no_gate(fused_pipeline, gpu_workload):
+            fused_pipeline()
+            gpu_workload(sum, (), name="plain")
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "loraperf: no gate of this test is about plain: those on time measure fused; name a reference in the marker "
+            "(of=, faster_than), or give it a test of its own"
+        ]
+    )
+
+
+def test_a_pipeline_that_is_not_called_has_no_vram_at_run_time(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.vram_budget("1GB")
+        def test_runtime(fused_pipeline): pass
+
+        @pytest.mark.vram_budget("1GB", phase="setup")
+        @pytest.mark.vram_budget("1GB", phase="resident")
+        def test_built(fused_pipeline): pass
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "loraperf: the pipeline of fused was not called, so it has no VRAM at run time; call it, or hold "
+            'phase="setup" or "resident"'
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        ("1", "lora_race(a=…): found 1, which cannot be called; give a function"),
+        (
+            "work",
+            "the workload 'a' returns a coroutine, which has done no work yet; give a callable that runs it to its end",
+        ),
+        (
+            "many",
+            "the workload 'a' returns a generator, which has done no work yet; give a callable that runs it to its end",
+        ),
+    ],
+)
+def test_an_arm_of_a_race_that_does_nothing(pytester: pytest.Pytester, arm: str, message: str) -> None:
+    pytester.makepyfile(f"""
+        async def work(): pass
+        def many(): yield
+
+        def test_it(lora_race):
+            lora_race(a={arm}, b=lambda: None)
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu", "-W", "error")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"loraperf: {message}"])
+
+
+def test_what_a_workload_raises_is_shown_without_frames_of_ours(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        def work(): raise StopIteration("mine")
+
+        def test_it(gpu_workload):
+            gpu_workload(work)
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E * StopIteration: mine"])
+    assert "fixtures.py" not in result.stdout.str()

@@ -74,9 +74,7 @@ def test_a_workload_that_has_done_no_work_is_not_timed(pytester: pytest.Pytester
     """)
     result = pytester.runpytest("--loraperf-device=cpu", "-W", "error")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        [f"loraperf: the workload 'work' returned a {kind}, which has done no work yet; *"]
-    )
+    result.stdout.fnmatch_lines([f"loraperf: the workload 'work' returns a {kind}, which has done no work yet; *"])
 
 
 @pytest.mark.parametrize(
