@@ -7,6 +7,7 @@ import errno
 import io
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -26,7 +27,8 @@ from pytest_loraperf.commands.arguments import (
 )
 from pytest_loraperf.commands.exits import CUT_OFF, FINDING, FINE, INCONCLUSIVE, INTERRUPTED, USAGE
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.options import Option, Settings, read_device
+from pytest_loraperf.models import names_function
+from pytest_loraperf.options import OPTIONS, Option, Settings, read_device
 from pytest_loraperf.units import parse_percent, parse_size
 from pytest_loraperf.writable import check_files
 
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("loraperf: interrupted", file=sys.stderr)
         return INTERRUPTED
     except LoraperfError as error:
-        print(f"loraperf: {error}", file=sys.stderr)
+        print(f"loraperf: {_own_flags(given)(str(error))}", file=sys.stderr)
         return USAGE
     except OSError as error:
         if error.errno not in _UNWRITABLE:
@@ -81,7 +83,7 @@ def _bench(given: argparse.Namespace) -> int:
     sweeps = tuple(map(parse_sweep, given.sweep))
     check_sweep(given.batch, sweeps, given.plot, settings.files.values())
     asked = Benchmarking(given.strategies, _changes(given), given.batch, sweeps, given.advise)
-    results = run_benchmark(settings, given.command, asked, print, partial(_write, settings, given.plot))
+    results = run_benchmark(settings, given.command, asked, _printer(given), partial(_write, settings, given.plot))
     return _status(results)
 
 
@@ -129,7 +131,7 @@ def _calibrate(given: argparse.Namespace) -> int:
         simulated_only=given.simulated_only,
     )
     settings = _settings(given, CALIBRATE_OPTIONS)
-    found = run_calibration(settings, given.command, asked, _changes(given), _tell, print)
+    found = run_calibration(settings, given.command, asked, _changes(given), _tell, _printer(given))
     return FINDING if any(found.findings()) else FINE
 
 
@@ -152,7 +154,7 @@ def _effect(given: argparse.Namespace) -> int:
     settings = _settings(given, EFFECT_OPTIONS)._replace(adapters=tuple(given.adapters))
     min_gain = _read("--min-gain", _gain, given.min_gain)
     check_files(settings, "--")
-    results = run_effect(settings, given.command, given.strategies, min_gain, _tell, print)
+    results = run_effect(settings, given.command, given.strategies, min_gain, _tell, _printer(given))
     _write_page(settings, results)
     return _status(results)
 
@@ -162,7 +164,7 @@ def _forecast(given: argparse.Namespace) -> int:
 
     settings = _settings(given, FORECAST_OPTIONS)
     check_files(settings, "--")
-    results = run_forecast(settings, given.command, given.strategies, _changes(given), _tell, print)
+    results = run_forecast(settings, given.command, given.strategies, _changes(given), _tell, _printer(given))
     return _status(results)
 
 
@@ -233,7 +235,21 @@ def _settings(given: argparse.Namespace, options: Sequence[Option]) -> Settings:
         if text is not None:
             read = partial(_read, option.command_flag, option.read)
             values[option.field] = tuple(map(read, text)) if option.many else read(text)
+    here = str(Path.cwd())
+    if names_function(values.get("model", "")) and here not in sys.path:
+        sys.path.append(here)  # where pytest finds it too; last, so that it hides no package
     return Settings(**values)
+
+
+def _own_flags(given: argparse.Namespace) -> Callable[[str], str]:
+    """Return what names the options of a text as this command has them, where it has them, not as pytest does."""
+    own = {option.flag: option.command_flag for option in OPTIONS if hasattr(given, option.field)}
+    return partial(re.compile("--loraperf-[a-z-]+").sub, lambda found: own.get(found[0], found[0]))
+
+
+def _printer(given: argparse.Namespace) -> Callable[[str], None]:
+    own = _own_flags(given)
+    return lambda line: print(own(line))
 
 
 def _read(flag: str, read: Callable[[str], Value], text: str) -> Value:

@@ -86,9 +86,14 @@ def parse_model(value: object) -> ModelSpec:
         return _synthetic(rest, value)
     if kind == "pretrained":
         return _pretrained(rest, value)
-    if re.fullmatch(FUNCTION, value):
+    if names_function(value):
         return UserBuilt(_import_function(value), value)
     raise ModelError(f"model: got {value!r}; allowed are {ALLOWED}")
+
+
+def names_function(value: str) -> bool:
+    """Whether this is the name of a build function, ``module:function``."""
+    return value.partition(":")[0] not in {"synthetic", "pretrained"} and bool(re.fullmatch(FUNCTION, value))
 
 
 def check_model(value: str) -> None:
@@ -100,7 +105,7 @@ def check_model(value: str) -> None:
     kind, _, rest = value.partition(":")
     if kind == "synthetic":
         _synthetic(rest, value)
-    elif value != "auto" and kind != "pretrained" and not re.fullmatch(FUNCTION, value):
+    elif value != "auto" and kind != "pretrained" and not names_function(value):
         raise ModelError(f"got {value!r}; allowed are auto, {ALLOWED}")
 
 

@@ -283,3 +283,29 @@ def test_every_command_has_its_exit_codes(capsys: pytest.CaptureFixture[str]) ->
         main(["--help"])
     shown = re.findall(r"^    (\w+)\b", capsys.readouterr().out, re.MULTILINE)
     assert sorted(shown) == sorted(BY_COMMAND)
+
+
+def test_messages_name_the_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "--model", "synthetic:tiny", "--device", "cuda:99"]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert "--device=cpu" in told
+    assert "--loraperf-" not in told
+
+
+def test_the_table_names_the_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TINY, "--strategies", "quantize_then_lora", "--compile", "off"]) == 0
+    assert "--loraperf-" not in capsys.readouterr().out
+
+
+def test_a_build_function_of_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "here_alone.py").write_text("def build(device): return 3\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["bench", "--model", "here_alone:build", "--device", "cpu", "--strategies", "fused"]) == 1
+    assert "the build function here_alone:build returned int" in capsys.readouterr().out
+    assert sys.path[-1] == str(tmp_path)
+    assert main(["bench", "--model", "nowhere_at_all:build", "--device", "cpu"]) == 2
+    assert "No module named 'nowhere_at_all'; allowed are " in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 USAGE = pytest.ExitCode.USAGE_ERROR
@@ -216,3 +218,27 @@ def test_what_a_workload_raises_is_shown_without_frames_of_ours(pytester: pytest
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E * StopIteration: mine"])
     assert "fixtures.py" not in result.stdout.str()
+
+
+def test_markers_of_module_and_test_add_up(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        pytestmark = pytest.mark.vram_budget("1GB")
+
+        @pytest.mark.vram_budget("1KB")
+        def test_stricter(fused_pipeline): fused_pipeline()
+
+        @pytest.mark.vram_budget("2GB")
+        def test_laxer(fused_pipeline): fused_pipeline()
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu", "--loraperf-json=out.json")
+    result.assert_outcomes(passed=1, failed=1)
+    verdicts = json.loads((pytester.path / "out.json").read_text(encoding="utf-8"))["verdicts"]
+    held = [(each["nodeid"].split("::")[-1], each["status"]) for each in verdicts if each["code"] == "vram"]
+    assert sorted(held) == [
+        ("test_laxer", "PASS"),
+        ("test_laxer", "PASS"),
+        ("test_stricter", "FAIL"),
+        ("test_stricter", "PASS"),
+    ]
