@@ -73,7 +73,7 @@ class Adapters:
             raise ModelError(f"{self.model}: no adapter was given, and there is no dit to make one for")
         self._folder = TemporaryDirectory(prefix="loraperf-")
         path = Path(self._folder.name) / "synthetic.safetensors"
-        norms = weight_norms(module, names=self.backend.lora_targets(pipeline))
+        norms = weight_norms(module, self.backend.lora_targets(pipeline), self._device)
         write_synthetic_adapter(path, norms, device=self._device)
         return read_adapter(AdapterSource(path))
 

@@ -17,12 +17,17 @@ Norms = Mapping[str, tuple[int, int, float]]
 """(out_features, in_features, ‖W‖_F) by the layer's name."""
 
 
-def weight_norms(module: torch.nn.Module, names: Iterable[str]) -> dict[str, tuple[int, int, float]]:
-    """Return the shape and the Frobenius norm of the weight of these Linear layers."""
+def weight_norms(
+    module: torch.nn.Module, names: Iterable[str], device: torch.device | str | None = None
+) -> dict[str, tuple[int, int, float]]:
+    """Return the shape and the Frobenius norm of the weight of these Linear layers.
+
+    They are computed on ``device``, where it is given: a CPU takes half a minute for 20 B parameters in bf16.
+    """
     found = {}
     for name in names:
         weight = module.get_submodule(name).get_parameter("weight")
-        norm = torch.linalg.vector_norm(weight.detach(), dtype=torch.float32)
+        norm = torch.linalg.vector_norm(weight.detach().to(device), dtype=torch.float32)
         found[name] = (weight.shape[0], weight.shape[1], float(norm))
     return found
 

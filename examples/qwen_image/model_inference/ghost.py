@@ -81,7 +81,8 @@ def synthetic(given: argparse.Namespace, weights_on: str) -> QwenImagePipeline:
     if given.lora is None:
         layers = inside(linear_shapes(pipe.dit), repeated_blocks(pipe.dit))
         path = Path(given.output).with_name(f"{Path(given.output).stem}-synthetic.safetensors")
-        given.lora = write_synthetic_adapter(path, weight_norms(pipe.dit, layers))
+        norms = weight_norms(pipe.dit, layers, given.device)
+        given.lora = write_synthetic_adapter(path, norms, device=given.device)
     return pipe
 
 
