@@ -15,7 +15,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from pytest_loraperf.backends import group_offloading, offloading, parking, quantization
 from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
 from pytest_loraperf.backends.diffusers_models import build_pretrained, build_synthetic, seeded_prompt
-from pytest_loraperf.backends.generation import check_size, check_steps
+from pytest_loraperf.backends.generation import check_extra, check_size, check_steps
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet, warnings_shown
 from pytest_loraperf.backends.recipes import with_compile
@@ -119,6 +119,7 @@ class Diffusers:
                 "request: edit_image: the backend diffusers takes none; leave it out, or use diffsynth"
             )
         check_steps(pipeline, request)
+        check_extra(pipeline, request)
         device = self.device.torch_name
         arguments: dict[str, Any] = {
             "true_cfg_scale": request.cfg,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -26,6 +27,23 @@ def check_steps(pipeline: Any, request: Request) -> None:
     name = type(pipeline).__name__
     if name.startswith("QwenImage") and request.steps < MIN_STEPS:
         raise LoraperfError(f"request: steps={request.steps}; {name}'s scheduler gives NaN below {MIN_STEPS}")
+
+
+def check_extra(pipeline: Any, request: Request) -> None:
+    """Refuse what ``extra`` has and the pipeline's call does not take.
+
+    Raises:
+        LoraperfError: the message lists what it takes.
+    """
+    if not request.extra:
+        return
+    taken = inspect.signature(pipeline.__call__).parameters
+    unknown = [name for name in request.extra if name not in taken]
+    if unknown and not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        raise LoraperfError(
+            f"request: extra: {type(pipeline).__name__} takes no {', '.join(map(repr, unknown))}; "
+            f"it takes {', '.join(taken)}"
+        )
 
 
 def check_size(pipeline: Any, request: Request, factors: Mapping[str, int]) -> None:
@@ -59,9 +77,11 @@ def generate(pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generatio
     """Run DiffSynth's own ``__call__``, keep the latents that it decodes, and tell of the steps.
 
     Raises:
-        LoraperfError: too few steps, or an edit image that cannot be read.
+        LoraperfError: too few steps, an argument that the pipeline does not take, or an edit image that cannot be
+            read.
     """
     check_steps(pipeline, request)
+    check_extra(pipeline, request)
     arguments: dict[str, Any] = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,

@@ -229,6 +229,11 @@ def _equivalent(record: TestRecord, wanted: OutputEquivalent) -> Verdict:
     limits = Limits(wanted.rel_l2, wanted.max_abs, wanted.cosine, wanted.psnr, wanted.image_psnr)
     limits = limits.or_default(bench.arms[strategy].recipe.scheme)
     requests = {request.key: request for request in record.requests}.values()
+    if any(request.to_json()["seed"] is None for request in requests):
+        raise LoraperfError(
+            "output_equivalent: a request has no seed (seed=None), so each generation starts from other noise and "
+            "has another output; give it one"
+        )
     found = [compare(bench, strategy, wanted.to, request) for request in requests]
     return judge_outputs(strategy, wanted.to, found, limits)
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from pytest_loraperf.backends.diffsynth import DiffSynth
+from pytest_loraperf.backends.generation import check_extra
 from pytest_loraperf.backends.latents_only import LatentsOnly, has_image
 from pytest_loraperf.backends.pipelines import describe
 from pytest_loraperf.backends.protocol import Generation
@@ -75,8 +76,8 @@ class TestGeneration:
         assert "decode" not in vars(pipe.vae)
 
     def test_leaves_the_vae_as_it_was_after_an_error_too(self, backend: DiffSynth, pipe: Any) -> None:
-        with pytest.raises(TypeError, match="no_such_argument"):
-            backend.generate(pipe, TINY_REQUEST.with_changes(extra={"no_such_argument": 1}))
+        with pytest.raises(TypeError, match="must be real number, not str"):
+            backend.generate(pipe, TINY_REQUEST.with_changes(extra={"exponential_shift_mu": "much"}))
         assert "decode" not in vars(pipe.vae)
 
     @pytest.mark.parametrize(
@@ -150,6 +151,21 @@ def test_one_step_is_refused(backend: DiffSynth, pipe: Any) -> None:
     with pytest.raises(LoraperfError) as caught:
         backend.generate(pipe, Request(steps=1))
     assert str(caught.value) == "request: steps=1; QwenImagePipeline's scheduler gives NaN below 2"
+
+
+def test_an_argument_that_the_pipeline_does_not_take_is_refused(backend: DiffSynth, pipe: Any) -> None:
+    with pytest.raises(LoraperfError) as caught:
+        backend.generate(pipe, TINY_REQUEST.with_changes(extra={"zero_cond_t": True, "stepz": 3}))
+    assert str(caught.value).startswith(
+        "request: extra: QwenImagePipeline takes no 'stepz'; it takes prompt, negative_prompt, cfg_scale, "
+    )
+
+
+def test_a_pipeline_that_takes_any_argument_is_asked_no_more() -> None:
+    class Lenient:
+        def __call__(self, prompt: str, **more: object) -> None: ...
+
+    check_extra(Lenient(), TINY_REQUEST.with_changes(extra={"stepz": 3}))
 
 
 def test_two_steps_are_enough(backend: DiffSynth, pipe: Any) -> None:

@@ -227,6 +227,12 @@ def test_one_step_is_refused_where_it_gives_nan(bench: Bench) -> None:
             run("no_lora", request)
 
 
+def test_an_argument_that_the_pipeline_does_not_take_is_refused(bench: Bench) -> None:
+    request = Request(height=32, width=32, extra={"stepz": 3})
+    with pytest.raises(LoraperfError, match=r"request: extra: .*Pipeline takes no 'stepz'; it takes prompt, "):
+        bench.generate("no_lora", request)
+
+
 def test_an_image_to_edit_is_refused(bench: Bench) -> None:
     request = Session(Settings(model="synthetic:tiny", device="cpu"), Strategies()).request()
     with pytest.raises(LoraperfError, match="edit_image: the backend diffusers takes none"):

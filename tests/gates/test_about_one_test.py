@@ -242,3 +242,20 @@ def test_markers_of_module_and_test_add_up(pytester: pytest.Pytester) -> None:
         ("test_stricter", "FAIL"),
         ("test_stricter", "PASS"),
     ]
+
+
+def test_outputs_of_requests_without_a_seed_are_not_compared(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.output_equivalent(to="standard_lora")
+        def test_it(fused_pipeline): fused_pipeline(seed=None)
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "loraperf: output_equivalent: a request has no seed (seed=None), so each generation starts from other noise "
+            "and has another output; give it one"
+        ]
+    )
