@@ -237,7 +237,7 @@ def _settings(given: argparse.Namespace, options: Sequence[Option]) -> Settings:
             values[option.field] = tuple(map(read, text)) if option.many else read(text)
     here = str(Path.cwd())
     if names_function(values.get("model", "")) and here not in sys.path:
-        sys.path.append(here)  # where pytest finds it too; last, so that it hides no package
+        sys.path.append(here)  # as `python -m pytest` does; last, so that it hides no package
     return Settings(**values)
 
 

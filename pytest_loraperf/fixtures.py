@@ -228,7 +228,7 @@ def gpu_workload(request: pytest.FixtureRequest) -> RegisterWorkload:
             result = function(*args, **kwargs)
         with one_clear_line():
             check_has_run(label, result)
-        record.workloads[label] = CallableWorkload(label, lambda: function(*args, **kwargs))
+        record.workloads[label] = CallableWorkload(label, lambda: function(*args, **kwargs), has_run=True)
         return result
 
     return register

@@ -34,6 +34,7 @@ from pytest_loraperf.hooks.starting import (
     check_forecast,
     has_workers,
     is_worker,
+    leave_out_traces,
     noter,
     open_baseline,
     resolve_device,
@@ -107,6 +108,11 @@ def pytest_configure(config: pytest.Config) -> None:
         start_leak_watch(config, session)
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Leave torch's traces out of what pytest captures, whose own plugin is there by now."""
+    leave_out_traces(session.config)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say in one line what this run is held to."""
     from pytest_loraperf.hooks.header import header  # noqa: PLC0415 - only where a header is printed
@@ -170,15 +176,16 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         from pytest_loraperf.run.judging import judge  # noqa: PLC0415 - only where there is a gate
         from pytest_loraperf.verdict import Status, Verdict  # noqa: PLC0415 - imports numpy
 
-        with one_clear_line():
-            try:
-                for verdict in judge(session, record):
-                    note(item, record, verdict)
-            except Exception as error:
-                record.verdicts.append(Verdict(Status.FAIL, "error", said(error)))
-                raise
-            finally:
-                add_properties(item, record)
+        try:
+            for verdict in judge(session, record):
+                note(item, record, verdict)
+        except LoraperfError as error:  # told below the gates that were not held
+            record.verdicts.append(Verdict(Status.FAIL, "error", str(error)))
+        except Exception as error:
+            record.verdicts.append(Verdict(Status.FAIL, "error", said(error)))
+            raise
+        finally:
+            add_properties(item, record)
     fail(item, record.verdicts)
     return result
 

@@ -294,8 +294,10 @@ def test_messages_name_the_options_of_the_command(capsys: pytest.CaptureFixture[
 
 
 def test_the_table_names_the_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*TINY, "--strategies", "quantize_then_lora", "--compile", "off"]) == 0
-    assert "--loraperf-" not in capsys.readouterr().out
+    assert main([*TINY, "--strategies", "low_vram", "--offload-limit", "1KB"]) == 1
+    told = capsys.readouterr().out
+    assert "raise --offload-limit or --gpu-budget" in " ".join(told.split())
+    assert "--loraperf-" not in told
 
 
 def test_a_build_function_of_the_current_folder_is_found(

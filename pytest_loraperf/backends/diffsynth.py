@@ -14,7 +14,7 @@ from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
 from pytest_loraperf.backends.generation import check, generate
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
-from pytest_loraperf.backends.quiet import drop_traces, quiet
+from pytest_loraperf.backends.quiet import quiet
 from pytest_loraperf.backends.recipes import with_compile
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.backends.user_built import build_users
@@ -164,7 +164,6 @@ class DiffSynth:
         return carry_out(pipe, step.card or self.device.total)
 
     def _compile(self, pipe: BasePipeline) -> StepEffect:
-        drop_traces()
         # Shapes are taken as they are until they change; DiffSynth's default would make them symbols at once.
         pipe.compile_pipeline(dynamic=None)
         blocks = repeated_blocks(pipe.dit)

@@ -13,7 +13,7 @@ from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
 from pytest_loraperf.backends.generation import check, generate
 from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
-from pytest_loraperf.backends.quiet import drop_traces, quiet
+from pytest_loraperf.backends.quiet import quiet
 from pytest_loraperf.backends.recipes import with_compile
 from pytest_loraperf.backends.synthetic1 import build_synthetic
 from pytest_loraperf.backends.user_built import build_users
@@ -148,7 +148,6 @@ class DiffSynth1:
         return StepEffect(len(fused), len(self.lora_shapes(pipe)))
 
     def _compile(self, pipe: Any) -> StepEffect:
-        drop_traces()
         """Compile block by block with PyTorch itself: 1.1 has no call for it."""
         blocks = [block for _, block in _blocks(pipe.dit)]
         own_code(blocks)

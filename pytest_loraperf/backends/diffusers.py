@@ -17,7 +17,7 @@ from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
 from pytest_loraperf.backends.diffusers_models import build_pretrained, build_synthetic, seeded_prompt
 from pytest_loraperf.backends.generation import check_extra, check_size, check_steps
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
-from pytest_loraperf.backends.quiet import drop_traces, quiet, warnings_shown
+from pytest_loraperf.backends.quiet import quiet, warnings_shown
 from pytest_loraperf.backends.recipes import with_compile
 from pytest_loraperf.backends.user_built import call_users
 from pytest_loraperf.errors import LoraperfError, ModelError
@@ -202,7 +202,6 @@ class Diffusers:
         return StepEffect(done, len(linears))
 
     def _compile(self, pipe: Any) -> StepEffect:
-        drop_traces()
         blocks = repeated_blocks(pipe.transformer)
         own_code([block for _, block in blocks])
         pipe.transformer.compile_repeated_blocks(dynamic=None)

@@ -35,15 +35,32 @@ def check_extra(pipeline: Any, request: Request) -> None:
     Raises:
         LoraperfError: the message lists what it takes.
     """
-    if not request.extra:
-        return
-    taken = inspect.signature(pipeline.__call__).parameters
-    unknown = [name for name in request.extra if name not in taken]
-    if unknown and not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+    taken = _taken(pipeline.__call__) if request.extra else None
+    unknown = [] if taken is None else [name for name in request.extra if name not in taken]
+    if taken is not None and unknown:
         raise LoraperfError(
             f"request: extra: {type(pipeline).__name__} takes no {', '.join(map(repr, unknown))}; "
             f"it takes {', '.join(taken)}"
         )
+
+
+def _taken(call: Callable[..., Any] | None) -> list[str] | None:
+    """Return the names of what a call takes, and of what those take that wrap it; None where it takes any."""
+    taken: dict[str, None] = {}
+    takes_any = False
+    while call is not None:
+        try:
+            parameters = inspect.signature(call, follow_wrapped=False).parameters
+        except (TypeError, ValueError):  # it has none that Python could tell
+            return None
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+        taken |= {
+            name: None
+            for name, each in parameters.items()
+            if each.kind in {each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY} and name != "self"
+        }
+        call = getattr(call, "__wrapped__", None)
+    return None if takes_any else list(taken)
 
 
 def check_size(pipeline: Any, request: Request, factors: Mapping[str, int]) -> None:

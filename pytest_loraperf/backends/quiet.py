@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 
@@ -35,12 +34,3 @@ def warnings_shown() -> Iterator[None]:
         # DiffSynth's text encoder calls transformers the old way, at every generation; no user can act on it.
         warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)
         yield
-
-
-def drop_traces() -> None:
-    """Switch off torch's structured log of compiling, unless ``TORCH_TRACE`` asks for it.
-
-    pytest 9.2 and later capture it, and show a failing test with an empty line for each of hundreds of its events.
-    """
-    if "TORCH_TRACE" not in os.environ:
-        logging.getLogger("torch.__trace").disabled = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -60,6 +59,7 @@ class CallableWorkload:
     name: str
     function: Callable[[], object]
     number: int = field(default_factory=count().__next__)
+    has_run: bool = False
 
     @property
     def key(self) -> str:
@@ -75,12 +75,20 @@ class CallableWorkload:
         return None
 
     def call(self, tick: Tick) -> object:  # noqa: ARG002 - it has no steps to tell of
-        """Call it."""
-        return self.function()
+        """Call it.
+
+        Raises:
+            LoraperfError: it returned before its work was done.
+        """
+        result = self.function()
+        if not self.has_run:
+            check_has_run(self.name, result)
+            self.has_run = True
+        return result
 
     def refresh(self) -> object:
         """Call it: it cannot be shortened."""
-        return self.function()
+        return self.call(NO_TICK)
 
     def fits_with(self, others: Sequence[Workload]) -> bool:  # noqa: ARG002 - the user's callables hold what they hold
         """Whatever the others are."""
@@ -97,18 +105,6 @@ def check_callable(call: str, function: object) -> None:
         raise LoraperfError(f"{call}: found {function!r}, which cannot be called; give a function")
 
 
-def check_runs(name: str, function: object) -> None:
-    """Refuse a function that is known, before it is called, to return before its work is done.
-
-    Raises:
-        LoraperfError: it returns a coroutine or a generator.
-    """
-    if inspect.iscoroutinefunction(function):
-        raise _not_done(name, "coroutine")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise _not_done(name, "generator")
-
-
 def check_has_run(name: str, result: object) -> None:
     """Refuse a callable whose work is still to be done when it returns: its time would be that of no work.
 
@@ -118,14 +114,11 @@ def check_has_run(name: str, result: object) -> None:
     if isinstance(result, Coroutine | Generator | AsyncGenerator):
         if isinstance(result, Coroutine):
             result.close()  # Python would warn that nobody awaited it
-        raise _not_done(name, "coroutine" if isinstance(result, Coroutine) else "generator")
-
-
-def _not_done(name: str, kind: str) -> LoraperfError:
-    return LoraperfError(
-        f"the workload {name!r} returns a {kind}, which has done no work yet; "
-        "give a callable that runs it to its end"
-    )
+        kind = "coroutine" if isinstance(result, Coroutine) else "generator"
+        raise LoraperfError(
+            f"the workload {name!r} returns a {kind}, which has done no work yet; "
+            "give a callable that runs it to its end"
+        )
 
 
 def _gone() -> object:

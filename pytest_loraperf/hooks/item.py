@@ -103,7 +103,12 @@ def fail(item: pytest.Item, verdicts: list[Verdict]) -> None:
     if wrong:
         from pytest_loraperf.report.table import one_line  # noqa: PLC0415 - start-up
 
-        pytest.fail("\n".join(f"loraperf {each.code}: {one_line(each.message)}" for each in wrong), pytrace=False)
+        lines = (f"loraperf{_of(each)}: {one_line(each.message)}" for each in wrong)
+        pytest.fail("\n".join(lines), pytrace=False)
+
+
+def _of(verdict: Verdict) -> str:
+    return "" if verdict.code == "error" else f" {verdict.code}"
 
 
 def fell_over(item: pytest.Item, error: BaseException, what: str) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WORKERS: pytest.StashKey[Controller] = pytest.StashKey()
 ANNOTATIONS = "loraperf-annotations"
 LEAKS = "loraperf-leaks"
+TRACES = "torch.__trace"
 SHARES_GPU = pytest.StashKey[bool]()
 
 
@@ -172,3 +173,16 @@ def start_leak_watch(config: pytest.Config, session: Session) -> None:
     from pytest_loraperf.hooks.leaking import Leaking  # noqa: PLC0415 - only where it is asked for
 
     config.pluginmanager.register(Leaking(session), LEAKS)
+
+
+def leave_out_traces(config: pytest.Config) -> None:
+    """Keep what torch logs for ``TORCH_TRACE`` out of what pytest shows of a failing test.
+
+    Since 9.2 pytest captures loggers that do not propagate, too: each of hundreds of events of a compilation would
+    be an empty line. The logger itself is left alone, since torch reads from it.
+    """
+    logging_plugin = config.pluginmanager.get_plugin("logging-plugin")
+    for name in ("caplog_handler", "report_handler"):
+        handler = getattr(logging_plugin, name, None)
+        if handler is not None:
+            handler.addFilter(lambda record: record.name != TRACES)

@@ -34,12 +34,12 @@ def judge(session: Session, record: TestRecord) -> Iterator[Verdict]:
         Exception: what a workload raised while it was measured, as it was.
     """
     gates = record.gates or Gates()
-    _check_all_judged(record, gates)
     if session.settings.gpu_budget is not None and record.charge is not None:
         yield _card(session, record, record.charge, session.settings.gpu_budget)
-    yield from (_vram(session, record, budget) for budget in gates.vram)
+    yield from (_vram(session, record, budget) for budget in gates.vram if not _without_a_call(record, budget))
     yield from _effect(record, gates)
     yield from (_equivalent(record, equivalent) for equivalent in gates.equivalent)
+    _check_all_judged(record, gates)
     yield from (_latency(session, record, budget) for budget in gates.latency)
     yield from (_faster(session, record, faster) for faster in gates.faster)
     if session.stored is not None:
@@ -73,29 +73,39 @@ def _subject(record: TestRecord) -> Workload:
     return subject
 
 
+def _without_a_call(record: TestRecord, budget: VramBudget) -> bool:
+    """Whether this holds the run time of a pipeline that was not called, which nothing is known of."""
+    has_pipeline = record.bench is not None and record.strategy is not None
+    return has_pipeline and budget.phase == "runtime" and not record.requests
+
+
 def _check_all_judged(record: TestRecord, gates: Gates) -> None:
-    """Refuse a callable that no gate on time is about: it would pass however slow it is.
+    """Refuse what no gate is about, once all that can be judged without it is: it would pass whatever it takes.
 
     Raises:
-        LoraperfError: the message names it.
+        LoraperfError: a pipeline was not called, or a callable is measured by no gate on time.
     """
+    if any(_without_a_call(record, budget) for budget in gates.vram):
+        raise LoraperfError(
+            f"the pipeline of {record.strategy} was not called through its fixture (calls of .pipeline are not "
+            'seen), so its VRAM at run time is not known; call the fixture, or hold phase="setup" or "resident"'
+        )
     subject = record.subject
     if subject is None or not (gates.latency or gates.faster):
         return
-    judged = {subject.name, *(each.of for each in gates.latency), *(each.reference for each in gates.faster)}
-    left = [name for name in record.workloads if name not in judged]
+    named = {*(each.of for each in gates.latency), *(each.reference for each in gates.faster)}
+    left = [name for name, each in record.workloads.items() if each is not subject and name not in named]
     if left:
         raise LoraperfError(
-            f"no gate of this test is about {', '.join(left)}: those on time measure {subject.name}; "
-            "name a reference in the marker (of=, faster_than), or give it a test of its own"
+            f"no gate of this test is about {', '.join(left)}: those on time measure {subject.name}, which it "
+            "called too; leave out gpu_workload there, or name a reference in the marker (of=, faster_than)"
         )
 
 
 def _reference(session: Session, record: TestRecord, name: str) -> Workload:
     from pytest_loraperf.bench.workloads import StrategyWorkload  # noqa: PLC0415 - imports torch
 
-    subject = _subject(record)
-    if name == subject.name:
+    if name in record.workloads and record.workloads[name] is record.subject:
         raise LoraperfError(
             f"the gate compares {name!r} with itself; register what it is compared with by gpu_workload, "
             "and name that in the marker"
@@ -131,11 +141,6 @@ def _vram(session: Session, record: TestRecord, budget: VramBudget) -> Verdict:
     kind = session.ledger.meter.kind
     name, phases = "the test", dict(record.charge.phases) if record.charge else {}
     if record.bench is not None and record.strategy is not None:
-        if budget.phase == "runtime" and not record.requests:
-            raise LoraperfError(
-                f"the pipeline of {record.strategy} was not called, so it has no VRAM at run time; "
-                'call it, or hold phase="setup" or "resident"'
-            )
         arm = record.bench.arms[record.strategy]
         name, phases = arm.name, arm_phases(arm, record.requests)
         if budget.phase == "setup":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from pytest_loraperf.bench.bench import Bench
-from pytest_loraperf.bench.workloads import CallableWorkload, StrategyWorkload, check_callable, check_runs
+from pytest_loraperf.bench.workloads import CallableWorkload, StrategyWorkload, check_callable
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.measure.rounds import MIN_ROUNDS, Workload
 from pytest_loraperf.request import Request
@@ -71,7 +71,6 @@ def run_race(
         raise LoraperfError(f"lora_race: rounds={rounds!r}; at least {MIN_ROUNDS} are needed")
     for name, function in callables.items():
         check_callable(f"lora_race({name}=…)", function)
-        check_runs(name, function)
     given = [CallableWorkload(name, function) for name, function in callables.items()]
     arms: list[Workload] = [*given]
     if bench is not None and request is not None:
@@ -85,5 +84,7 @@ def run_race(
     taken = session.measurer.race(tuple(arms), rounds or FIRST_LOOK)
     errors = {arm.name: taken.errors[arm.key] for arm in arms if arm.key in taken.errors}
     for name, error in errors.items():
+        if isinstance(error, LoraperfError):
+            raise error
         session.notes[f"warning: lora_race: {name} raised {type(error).__name__}: {error}"] = None
     return Race({arm.name: taken.seconds(arm.key) for arm in arms}, taken.interleaved, errors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -161,11 +162,30 @@ def test_an_argument_that_the_pipeline_does_not_take_is_refused(backend: DiffSyn
     )
 
 
-def test_a_pipeline_that_takes_any_argument_is_asked_no_more() -> None:
+def test_the_arguments_of_what_wraps_a_call_are_known() -> None:
+    class Wrapped:
+        def __call__(self, prompt: str) -> None: ...
+
+    inner: Any = Wrapped.__call__
+
+    @functools.wraps(inner)
+    def outer(self: Wrapped, *args: Any, my_flag: bool = False, **kwargs: Any) -> None: ...
+
+    Wrapped.__call__ = outer  # type: ignore[method-assign]  # as packages that speed pipelines up do
+    check_extra(Wrapped(), TINY_REQUEST.with_changes(extra={"my_flag": True}))
+    with pytest.raises(LoraperfError, match="Wrapped takes no 'stepz'; it takes my_flag, prompt"):
+        check_extra(Wrapped(), TINY_REQUEST.with_changes(extra={"stepz": 3}))
+
+
+def test_a_pipeline_that_takes_any_argument_or_cannot_tell_is_asked_no_more() -> None:
     class Lenient:
         def __call__(self, prompt: str, **more: object) -> None: ...
 
-    check_extra(Lenient(), TINY_REQUEST.with_changes(extra={"stepz": 3}))
+    class Mute(dict[str, int]):
+        __call__ = dict.update
+
+    for pipe in (Lenient(), Mute()):
+        check_extra(pipe, TINY_REQUEST.with_changes(extra={"stepz": 3}))
 
 
 def test_two_steps_are_enough(backend: DiffSynth, pipe: Any) -> None:

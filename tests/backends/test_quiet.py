@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pytest_loraperf.backends.diffsynth import DiffSynth
-from pytest_loraperf.backends.quiet import drop_traces, quiet
+from pytest_loraperf.backends.quiet import quiet
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.models import UserBuilt
 from pytest_loraperf.options import Settings
@@ -78,34 +78,3 @@ def test_a_warning_while_generating_is_shown_and_no_error(session: Session) -> N
         bench.run("fused", session.request())
     assert "TensorFloat32 is available but not enabled" in [str(warning.message) for warning in seen]
     assert bench.arm("fused").recipe.strategy.steps == (FUSE,)
-
-
-@pytest.mark.parametrize(("asked", "dropped"), [(None, True), ("traces", False)])
-def test_torch_traces_are_dropped_unless_asked_for(
-    monkeypatch: pytest.MonkeyPatch, asked: str | None, dropped: bool
-) -> None:
-    log = logging.getLogger("torch.__trace")
-    monkeypatch.setattr(log, "disabled", False)
-    monkeypatch.delenv("TORCH_TRACE", raising=False)
-    if asked:
-        monkeypatch.setenv("TORCH_TRACE", asked)
-    drop_traces()
-    assert log.disabled is dropped
-
-
-def test_a_failing_test_of_a_compiled_pipeline_is_readable(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("TORCH_TRACE", raising=False)
-    pytester.makepyfile("""
-        import pytest
-
-        @pytest.mark.latency_budget("1us")  # what is replayed is compiled
-        def test_it(fused_pipeline): fused_pipeline(steps=2)
-    """)
-    result = pytester.runpytest_subprocess(
-        "--loraperf-model=synthetic:tiny", "--loraperf-device=cpu", "--loraperf-compile=on"
-    )
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["loraperf latency: fused took * over the latency budget of 1.000 us; *"])
-    assert "torch.__trace" not in result.stdout.str()
