@@ -6,19 +6,14 @@ import json
 from collections import Counter
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+from benchmarks.measured import read_measured
 from pytest_loraperf.units import format_duration
-
-
-def _read(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
 
 
 def overhead_lines(file: Path) -> str:
     """Return what a measured generation takes beside one in a bare loop."""
-    found = _read(file)
+    found = read_measured(file)
     ratio, (low, high) = found["ratio"], found["interval"]
     bare, decision = (format_duration(found[name]) for name in ("bare_median_s", "decision_10000_rounds_s"))
     what = ", ".join([found["machine"], f"torch {found['torch']}", found["model"], found["strategy"]])
@@ -32,7 +27,7 @@ def overhead_lines(file: Path) -> str:
 
 def workers_table(file: Path) -> str:
     """Return how the runs without and with workers ended: verdicts, seconds, and calls beside a measurement."""
-    found = _read(file)
+    found = read_measured(file)
     runs = found["runs"]
     verdicts = {json.dumps(each["verdicts"], sort_keys=True) for each in runs}
     lines = [

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measured import read_measured
 from benchmarks.offload_plot import RESIDENT, limits
 from pytest_loraperf.units import format_duration, format_size
 
@@ -17,14 +17,9 @@ PHASES = {
 }
 
 
-def _read(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
-
-
 def offload_table(file: Path) -> str:
     """Return seconds a generation by the card's size, what bounds them, and the blocks that stay."""
-    found = _read(file)
+    found = read_measured(file)
     lines = [
         "| card | a generation | of what bounds it | blocks that stay | reserved by torch |",
         "|--:|--:|--:|--:|--:|",
@@ -65,7 +60,7 @@ def _all_equal(found: dict[str, Any]) -> bool:
 
 def forecast_table(measured: Path, forecast: Path) -> str:
     """Return what was measured of each strategy, and how far its forecast is from it, phase by phase."""
-    there, told = _read(measured), _read(forecast)["strategies"]
+    there, told = read_measured(measured), read_measured(forecast)["strategies"]
     lines = [
         f"| strategy | {' | '.join(PHASES.values())} |",
         f"|---|{'--:|' * len(PHASES)}",
@@ -84,7 +79,7 @@ def forecast_table(measured: Path, forecast: Path) -> str:
 
 def cap_table(file: Path) -> str:
     """Return how each test ended on the card that was played, in every order in which they ran."""
-    found = _read(file)
+    found = read_measured(file)
     runs = found["runs"]
     names = sorted(runs[0]["outcomes"], key=lambda name: (runs[0]["outcomes"][name] != "passed", name))
     orders = " | ".join(f"order {each['seed']}" for each in runs)

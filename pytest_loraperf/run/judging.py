@@ -105,16 +105,17 @@ def _check_all_judged(record: TestRecord, gates: Gates) -> None:
 def _reference(session: Session, record: TestRecord, name: str) -> Workload:
     from pytest_loraperf.bench.workloads import StrategyWorkload  # noqa: PLC0415 - imports torch
 
-    if name in record.workloads and record.workloads[name] is record.subject:
+    known = record.workloads.get(name)
+    if known is not None and known is record.subject:
         raise LoraperfError(
             f"the gate compares {name!r} with itself; register what it is compared with by gpu_workload, "
             "and name that in the marker"
         )
-    if name in record.workloads:
-        return record.workloads[name]
+    if known is not None:
+        return known
     if record.bench is None or not record.requests:
-        known = ", ".join(record.workloads) or "none"
-        raise LoraperfError(f"no workload named {name!r} in this test; registered with gpu_workload: {known}")
+        registered = ", ".join(record.workloads) or "none"
+        raise LoraperfError(f"no workload named {name!r} in this test; registered with gpu_workload: {registered}")
     return StrategyWorkload(record.bench, session.strategies.find(name).name, tuple(record.requests))
 
 
