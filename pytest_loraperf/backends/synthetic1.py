@@ -47,7 +47,7 @@ def build_synthetic(
     pipe = QwenImagePipeline(device=device, torch_dtype=dtype)
     with init_weights_on_device(torch.device("meta")):
         pipe.dit = QwenImageDiT() if size == "full" else scaled_dit(TINY)
-        pipe.vae = LatentsOnly() if size == "full" else tiny_vae()
+        pipe.vae = Undecoded() if size == "full" else tiny_vae()
     # What is no parameter was made on the meta device too, where it has no values.
     pipe.dit.pos_embed = rope((16, 56, 56) if size == "full" else TINY.rope_axes)
     width = FULL_TEXT_WIDTH if size == "full" else TINY.text_width
@@ -88,6 +88,14 @@ def rope(axes: tuple[int, int, int]) -> QwenEmbedRope:
 def tiny_vae() -> QwenImageVAE:
     """Return a narrow ``QwenImageVAE``: 16 latent channels and 8 pixels a latent, as the real one."""
     return QwenImageVAE(base_dim=8, z_dim=LATENT_CHANNELS, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+
+
+class Undecoded(LatentsOnly):
+    """Stands where the VAE is. 1.1's VRAM management asks a model's first parameter for its dtype: here is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.ones(1), requires_grad=False)
 
 
 class SeededPrompt(QwenImageUnit_PromptEmbedder):  # type: ignore[misc]  # DiffSynth is untyped

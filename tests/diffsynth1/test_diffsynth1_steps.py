@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from pytest_loraperf.backends.diffsynth1 import SCHEMES, DiffSynth1
 from pytest_loraperf.backends.quantization import FP8
-from pytest_loraperf.backends.synthetic1 import build_synthetic
+from pytest_loraperf.backends.synthetic1 import Undecoded, build_synthetic
 from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.errors import LoraperfError, ModelError, StrategyError
 from pytest_loraperf.gpu.device import Device
@@ -145,6 +145,14 @@ class TestOutputs:
 
     def test_differ_from_those_without_a_lora(self, bench: Bench) -> None:
         assert distance(latents(bench, "standard_lora"), latents(bench, "no_lora")) > 0.01
+
+    def test_of_a_pipeline_that_decodes_nothing_are_the_same(self, session: Session) -> None:
+        backend = session.shop.backend
+        pipe = tiny()
+        expected = backend.generate(pipe, TINY_REQUEST).latents
+        pipe.vae = Undecoded()
+        assert backend.apply(pipe, offload("8GB"), ()).layers > 0
+        assert torch.equal(backend.generate(pipe, TINY_REQUEST).latents, expected)
 
     @pytest.mark.parametrize(
         ("offloaded", "resident"),
