@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from pathlib import Path
 
 
 class LoraperfError(Exception):
@@ -11,11 +12,20 @@ class LoraperfError(Exception):
 
 
 def said(error: BaseException) -> str:
-    """Return what an error says in one line: ours as it is, another one's first line after its type."""
+    """Return what an error says in one line: ours as it is, another one's first line after its type.
+
+    One without a text, as an assertion's often is, is said with the line that raised it.
+    """
     if isinstance(error, LoraperfError):
         return str(error)
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"
+    name, text = type(error).__name__, str(error).strip()
+    return f"{name}: {text.splitlines()[0]}" if text else name + place_of(error)
+
+
+def place_of(error: BaseException, *, but: str = "") -> str:
+    """Return the file and line that raised an error, in parentheses; nothing for one of the file ``but``."""
+    frames = traceback.extract_tb(error.__traceback__)[-1:]
+    return "".join(f" ({Path(last.filename).name}:{last.lineno})" for last in frames if last.filename != but)
 
 
 def out_of_memory(error: BaseException | None) -> str | None:

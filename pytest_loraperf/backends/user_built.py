@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 import weakref
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from pytest_loraperf.errors import ModelError
+from pytest_loraperf.errors import ModelError, place_of
 from pytest_loraperf.models import UserBuilt
 
 _BUILT: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -25,18 +23,13 @@ def call_users(model: UserBuilt, weights_on: str) -> Any:
     try:
         pipe = model.build(device=weights_on)
     except (Exception, SystemExit) as error:
-        first = str(error).strip().splitlines()[:1]
+        first = "".join(str(error).strip().splitlines()[:1])
+        place = place_of(error, but=__file__)
         raise ModelError(
-            f"the build function {model.name} raised {type(error).__name__}: {''.join(first)}{_place(error)}"
+            f"the build function {model.name} raised {type(error).__name__}: {first}{place}"
         ) from error
     _check_is_new(model, pipe)
     return pipe
-
-
-def _place(error: BaseException) -> str:
-    """Say in which line it was raised."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return "" if last.filename == __file__ else f" ({Path(last.filename).name}:{last.lineno})"
 
 
 def _check_is_new(model: UserBuilt, pipe: Any) -> None:

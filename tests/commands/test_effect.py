@@ -17,7 +17,7 @@ from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.cli import main
 from pytest_loraperf.commands.effect import _using_lora, effect_lines
-from pytest_loraperf.errors import StrategyError, said
+from pytest_loraperf.errors import StrategyError
 from pytest_loraperf.lora import linear_shapes, weight_norms, write_synthetic_adapter
 from pytest_loraperf.report.results import (
     LoraCoverage,
@@ -383,9 +383,3 @@ def test_and_in_the_results_of_a_test_run() -> None:
     found = _coverage(arm)
     assert found is not None
     assert found.gain_min != found.gain_min
-
-
-def test_an_error_is_said_in_one_line() -> None:
-    assert said(StrategyError("ours")) == "ours"
-    assert said(ValueError("  one\ntwo")) == "ValueError: one"
-    assert said(KeyError()) == "KeyError: "
