@@ -32,6 +32,16 @@ from pytest_loraperf.strategies import Step, StepKind, Strategy
 
 DTYPE = torch.bfloat16
 SCHEMES = (quantization.STORAGE, quantization.TORCHAO)
+FIELDS = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "true_cfg_scale": "cfg",
+    "height": "height",
+    "width": "width",
+    "num_inference_steps": "steps",
+    "generator": "seed",
+}
+"""The arguments of diffusers' ``__call__`` that a request has fields for."""
 
 
 class Diffusers:
@@ -107,19 +117,14 @@ class Diffusers:
             return effect.gains(transformer.get_submodule, self.device.torch_name, DTYPE)
 
     def check(self, pipeline: Any, request: Request) -> None:
-        """Refuse too few steps, and a size that diffusers would round: latents are packed two by two."""
-        check_steps(pipeline, request)
+        """Refuse what ``generate`` does, and a size that diffusers would round: latents are packed two by two."""
+        _check_arguments(pipeline, request)
         factor = 2 * pipeline.vae_scale_factor
         check_size(pipeline, request, {"height": factor, "width": factor})
 
     def generate(self, pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run diffusers' own ``__call__``, keep the latents of its last step, and tell of the steps."""
-        if request.edit_image is not None:
-            raise LoraperfError(
-                "request: edit_image: the backend diffusers takes none; leave it out, or use diffsynth"
-            )
-        check_steps(pipeline, request)
-        check_extra(pipeline, request)
+        _check_arguments(pipeline, request)
         device = self.device.torch_name
         arguments: dict[str, Any] = {
             "true_cfg_scale": request.cfg,
@@ -207,6 +212,20 @@ class Diffusers:
         pipe.transformer.compile_repeated_blocks(dynamic=None)
         done = sum(block._compiled_call_impl is not None for _, block in blocks)  # noqa: SLF001 - nn.Module.compile leaves no other trace
         return StepEffect(done, len(blocks))
+
+
+def _check_arguments(pipeline: Any, request: Request) -> None:
+    """Refuse an image to edit, too few steps, and arguments that are not taken, or come from elsewhere.
+
+    Raises:
+        LoraperfError: the message says what is allowed.
+    """
+    if request.edit_image is not None:
+        raise LoraperfError(
+            "request: edit_image: the backend diffusers takes none; leave it out, or use diffsynth"
+        )
+    check_steps(pipeline, request)
+    check_extra(pipeline, request, FIELDS, ("callback_on_step_end", "output_type"))
 
 
 def _linears(transformer: torch.nn.Module) -> Iterator[torch.nn.Linear]:

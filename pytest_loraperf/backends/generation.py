@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,12 +29,41 @@ def check_steps(pipeline: Any, request: Request) -> None:
         raise LoraperfError(f"request: steps={request.steps}; {name}'s scheduler gives NaN below {MIN_STEPS}")
 
 
-def check_extra(pipeline: Any, request: Request) -> None:
-    """Refuse what ``extra`` has and the pipeline's call does not take.
+FIELDS = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",
+    "cfg_scale": "cfg",
+    "height": "height",
+    "width": "width",
+    "num_inference_steps": "steps",
+    "seed": "seed",
+    "edit_image": "edit_image",
+}
+"""The arguments of DiffSynth's ``__call__`` that a request has fields for."""
+
+
+def check_extra(
+    pipeline: Any,
+    request: Request,
+    fields: Mapping[str, str] = FIELDS,
+    used: Collection[str] = ("progress_bar_cmd",),
+) -> None:
+    """Refuse what ``extra`` has and the pipeline's call does not take, or gets from elsewhere.
+
+    Args:
+        pipeline: the pipeline that is to be called.
+        request: the request.
+        fields: the fields of the request that some arguments of the call come from.
+        used: arguments by which the call is watched.
 
     Raises:
-        LoraperfError: the message lists what it takes.
+        LoraperfError: the message names the field, or lists what the pipeline takes.
     """
+    for name in request.extra:
+        if name in fields:
+            raise LoraperfError(f"request: extra: {name!r} is the request's field {fields[name]}; give it there")
+        if name in used:
+            raise LoraperfError(f"request: extra: {name!r} is what the steps are watched by; leave it out")
     taken = _taken(pipeline.__call__) if request.extra else None
     unknown = [] if taken is None else [name for name in request.extra if name not in taken]
     if taken is not None and unknown:
@@ -80,12 +109,15 @@ def check_size(pipeline: Any, request: Request, factors: Mapping[str, int]) -> N
 
 
 def check(pipeline: Any, request: Request) -> None:
-    """Refuse too few steps, and a size that DiffSynth would round.
+    """Refuse too few steps, a size that DiffSynth would round, arguments it does not take, and what is no image.
 
     Raises:
         LoraperfError: the message says what is allowed.
     """
     check_steps(pipeline, request)
+    check_extra(pipeline, request)
+    if request.edit_image is not None:
+        _open_image(request.edit_image)
     factors = {side: getattr(pipeline, f"{side}_division_factor", 1) for side in ("height", "width")}
     check_size(pipeline, request, factors)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PICTURES = (".svg", ".png", ".html")
 AXES = ("resolution", "height", "width", "steps", "batch")
+MOST_IMAGES = 1000
+"""Images a sample: each is a generation, one after another."""
 ALLOWED = f"write one of {', '.join(AXES)} with whole numbers, such as resolution=512,768,1024"
 
 
@@ -60,8 +62,11 @@ def check_sweep(batch: int, sweeps: Sequence[Sweep], plot: Path | None, others: 
     Raises:
         LoraperfError: the batch is no number of images, an axis is swept twice, or the plot cannot be drawn.
     """
-    if batch < 1:
-        raise LoraperfError(f"--batch: got {batch}; at least 1 image is allowed")
+    if not 1 <= batch <= MOST_IMAGES:
+        raise LoraperfError(f"--batch: got {batch}; 1 to {MOST_IMAGES} images are allowed")
+    for sweep in sweeps:
+        if sweep.axis == "batch" and max(sweep.values) > MOST_IMAGES:
+            raise LoraperfError(f"--sweep: batch={max(sweep.values)}; 1 to {MOST_IMAGES} images are allowed")
     axes = [sweep.axis for sweep in sweeps]
     twice = next((axis for axis in axes if axes.count(axis) > 1), None)
     if twice is not None:

@@ -141,11 +141,12 @@ class TestEditing:
     def test_what_is_no_image_is_one_line(self, backend: DiffSynth, pipe: Any, tmp_path: Path) -> None:
         path = tmp_path / "text.png"
         path.write_text("no image")
-        with pytest.raises(LoraperfError) as caught:
-            backend.generate(pipe, TINY_REQUEST.with_changes(edit_image=str(path)))
-        assert str(caught.value) == (
-            f"request: edit_image {str(path)!r} cannot be read: cannot identify image file {str(path)!r}"
-        )
+        for run in (backend.check, backend.generate):
+            with pytest.raises(LoraperfError) as caught:
+                run(pipe, TINY_REQUEST.with_changes(edit_image=str(path)))
+            assert str(caught.value) == (
+                f"request: edit_image {str(path)!r} cannot be read: cannot identify image file {str(path)!r}"
+            )
 
 
 def test_one_step_is_refused(backend: DiffSynth, pipe: Any) -> None:
@@ -160,6 +161,23 @@ def test_an_argument_that_the_pipeline_does_not_take_is_refused(backend: DiffSyn
     assert str(caught.value).startswith(
         "request: extra: QwenImagePipeline takes no 'stepz'; it takes prompt, negative_prompt, cfg_scale, "
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("seed", "'seed' is the request's field seed; give it there"),
+        ("num_inference_steps", "'num_inference_steps' is the request's field steps; give it there"),
+        ("progress_bar_cmd", "'progress_bar_cmd' is what the steps are watched by; leave it out"),
+    ],
+)
+def test_an_argument_that_the_request_has_a_field_for_is_refused(
+    backend: DiffSynth, pipe: Any, name: str, message: str
+) -> None:
+    for run in (backend.check, backend.generate):
+        with pytest.raises(LoraperfError) as caught:
+            run(pipe, TINY_REQUEST.with_changes(extra={name: 3}))
+        assert str(caught.value) == f"request: extra: {message}"
 
 
 def test_the_arguments_of_what_wraps_a_call_are_known() -> None:

@@ -233,10 +233,25 @@ def test_an_argument_that_the_pipeline_does_not_take_is_refused(bench: Bench) ->
         bench.generate("no_lora", request)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("generator", "'generator' is the request's field seed; give it there"),
+        ("callback_on_step_end", "'callback_on_step_end' is what the steps are watched by; leave it out"),
+    ],
+)
+def test_an_argument_that_the_request_has_a_field_for_is_refused(bench: Bench, name: str, message: str) -> None:
+    for run in (bench.check, bench.generate):
+        with pytest.raises(LoraperfError) as caught:
+            run("no_lora", Request(height=32, width=32, extra={name: 3}))
+        assert str(caught.value) == f"request: extra: {message}"
+
+
 def test_an_image_to_edit_is_refused(bench: Bench) -> None:
     request = Session(Settings(model="synthetic:tiny", device="cpu"), Strategies()).request()
-    with pytest.raises(LoraperfError, match="edit_image: the backend diffusers takes none"):
-        bench.shop.backend.generate(bench.arm("no_lora").pipeline, request.with_changes(edit_image="a.png"))
+    for run in (bench.shop.backend.check, bench.shop.backend.generate):
+        with pytest.raises(LoraperfError, match="edit_image: the backend diffusers takes none"):
+            run(bench.arm("no_lora").pipeline, request.with_changes(edit_image="a.png"))
 
 
 def test_torchao_scales_each_tensor_by_one_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,10 +76,13 @@ def test_bench_sweeps_pipelines_that_are_built_once(
     assert points[1].runtime_peak is not None
     assert points[0].runtime_peak < points[1].runtime_peak
     assert all(point.latency and point.latency.rounds == 3 for point in points[:4])
-    single, batch = points[2:4]
-    assert single.image_s_with_setup is not None
-    assert batch.image_s_with_setup is not None
-    assert batch.image_s_with_setup < single.image_s_with_setup
+    built_in = [
+        point.images * (point.image_s_with_setup - point.latency.median_s)
+        for point in points[2:4]
+        if point.latency and point.image_s_with_setup
+    ]
+    assert built_in == pytest.approx([built_in[0]] * 2)  # one image bears all of it, three a third each
+    assert built_in[0] > 0
     assert points[4].error == "no room"
     said = capsys.readouterr().out
     assert "error in fused at steps 3: no room" in said
@@ -204,7 +207,9 @@ def test_another_backend_has_no_code(capsys: pytest.CaptureFixture[str]) -> None
         ),
         (["--cfg", "nan"], "request: cfg=nan; a finite number is allowed, 1 switches guidance off"),
         (["--seed", str(2**64)], f"request: seed={2**64}; torch takes {-(2**63)} to {2**64 - 1}"),
-        (["--batch", "0"], "--batch: got 0; at least 1 image is allowed"),
+        (["--batch", "0"], "--batch: got 0; 1 to 1000 images are allowed"),
+        (["--batch", "1000000000"], "--batch: got 1000000000; 1 to 1000 images are allowed"),
+        (["--sweep", "batch=1,1001"], "--sweep: batch=1001; 1 to 1000 images are allowed"),
         (["--plot", "a.svg"], "--plot: there is nothing to draw without --sweep"),
         (["--sweep", "steps=2", "--plot", "a.gif"], "--plot=a.gif: the name must end in .svg, .png, .html"),
         (["--sweep", "steps=2", "--plot", "/proc/nowhere/a.svg"], "--plot=/proc/nowhere/a.svg: cannot be written"),
