@@ -129,13 +129,13 @@ class AdapterNames:
         value = next((value for value in given if value is not None), None)
         if isinstance(value, list | tuple):
             return [str(each) for each in value] or [None]
-        return [self._said(value)]
+        return [self._named(value)]
 
     def source(self, step: Step) -> str | None:
         """Return what the adapter of a call is read from: the last of the arguments that may name it."""
-        return self._said(step.call.get(step.point.adapter[-1])) if step.point.adapter else None
+        return self._named(step.call.get(step.point.adapter[-1])) if step.point.adapter else None
 
-    def _said(self, value: Any) -> str | None:
+    def _named(self, value: Any) -> str | None:
         if isinstance(value, Mapping):
             return self._state(next(iter(value.values()), None))
         path = getattr(value, "path", value)
