@@ -144,8 +144,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         check_references(item, gates, config.stash[SESSION].strategies, report)
         if gates.leak is not None:
             start_leak_watch(config, config.stash[SESSION])
-    if report.problems:
+    if not report.problems:
+        return
+    if not is_worker(config):
         raise pytest.UsageError(report.message())
+    from pytest_loraperf.xdist import refuse  # noqa: PLC0415 - only where tests are distributed
+
+    refuse(config, items, report.message())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -23,6 +23,18 @@ LATENTS = "loraperf_latents"
 """What a test generated, for a baseline: with the report of that test alone, since it may hold a file."""
 
 
+REFUSED = "loraperf_refused"
+"""Marks the report by which a worker says why no test can be run."""
+
+
+def refuse(config: pytest.Config, items: list[pytest.Item], message: str) -> None:
+    """Say from a worker that no test can be run: an error that it raised would be an internal one of xdist."""
+    items.clear()
+    report = pytest.CollectReport("loraperf", "failed", message, None)
+    setattr(report, REFUSED, True)
+    config.hook.pytest_collectreport(report=report)
+
+
 class Worker:
     """Sends all that was measured so far with the report of each test that used us.
 
@@ -78,6 +90,16 @@ class Controller:
         ):
             what = "nothing" if sent is None else "what this version cannot read"
             self._lost[worker] = f"worker {worker} measured {report.nodeid} and sent {what}"
+
+    @pytest.hookimpl(tryfirst=True)  # before the terminal shows it too
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """End the run as it would end without workers.
+
+        Raises:
+            pytest.UsageError: a worker cannot run the tests.
+        """
+        if getattr(report, REFUSED, False):
+            raise pytest.UsageError(str(report.longrepr))
 
     def take_arrived(self, config: pytest.Config) -> None:
         """Take the reports that had arrived when the run was stopped, and that xdist hands to no one."""

@@ -58,6 +58,32 @@ def test_workers_give_the_same_verdicts_and_samples(clocked: pytest.Pytester) ->
         result.stdout.fnmatch_lines(["*::test_pair passed its latency gate by far; it could be:"])
 
 
+@pytest.mark.parametrize("workers", ["-n0", "-n1", "-n2"])
+def test_a_marker_that_cannot_be_used_is_told_as_without_workers(pytester: pytest.Pytester, workers: str) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.vram_budget("12 parsecs")
+        def test_it(fused_pipeline):
+            pass
+
+        def test_other():
+            pass
+        """
+    )
+    result = pytester.runpytest_subprocess(CPU, workers)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [
+            "ERROR: loraperf: 1 test has a marker that cannot be used:",
+            "*::test_it: @pytest.mark.vram_budget: size '12 parsecs': write a positive number and a unit, *",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
+    result.assert_outcomes()
+
+
 def test_the_table_of_a_strategy_comes_from_its_workers(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         import pytest
