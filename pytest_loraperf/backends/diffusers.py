@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch._subclasses.fake_tensor import FakeTensor
 
 from pytest_loraperf.backends import group_offloading, offloading, parking, quantization
 from pytest_loraperf.backends.blocks import inside, own_code, repeated_blocks
@@ -42,6 +44,10 @@ FIELDS = {
     "generator": "seed",
 }
 """The arguments of diffusers' ``__call__`` that a request has fields for."""
+REGISTRY = "_diffusers_hook"
+"""Where diffusers keeps what it does around a module's calls."""
+CALLED_WITH = ("true_cfg_scale", "height", "width", "num_inference_steps", "generator", "callback_on_step_end")
+"""What every generation is called with."""
 
 
 class Diffusers:
@@ -117,10 +123,8 @@ class Diffusers:
             return effect.gains(transformer.get_submodule, self.device.torch_name, DTYPE)
 
     def check(self, pipeline: Any, request: Request) -> None:
-        """Refuse what ``generate`` does, and a size that diffusers would round: latents are packed two by two."""
+        """Refuse what ``generate`` refuses, before it is called."""
         _check_arguments(pipeline, request)
-        factor = 2 * pipeline.vae_scale_factor
-        check_size(pipeline, request, {"height": factor, "width": factor})
 
     def generate(self, pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generation:
         """Run diffusers' own ``__call__``, keep the latents of its last step, and tell of the steps."""
@@ -154,6 +158,7 @@ class Diffusers:
         arguments["output_type"] = "pil" if has_image else "latent"
         with warnings_shown(), torch.no_grad(), _told(pipeline, tick):
             images = pipeline(**arguments).images
+        _check_latents(pipeline, request, seen[0])
         return Generation(_unpacked(seen[0], request), images[0] if has_image else None)
 
     def park(self, pipeline: Any, kept: parking.Parked | None = None) -> parking.Parked:
@@ -215,7 +220,9 @@ class Diffusers:
 
 
 def _check_arguments(pipeline: Any, request: Request) -> None:
-    """Refuse an image to edit, too few steps, and arguments that are not taken, or come from elsewhere.
+    """Refuse an image to edit, too few steps, arguments that are not taken or come from elsewhere, and a size.
+
+    Latents are packed two by two: other sizes would be rounded.
 
     Raises:
         LoraperfError: the message says what is allowed.
@@ -226,6 +233,23 @@ def _check_arguments(pipeline: Any, request: Request) -> None:
         )
     check_steps(pipeline, request)
     check_extra(pipeline, request, FIELDS, ("callback_on_step_end", "output_type"))
+    factor = 2 * pipeline.vae_scale_factor
+    check_size(pipeline, request, {"height": factor, "width": factor})
+
+
+def _check_latents(pipeline: Any, request: Request, latents: torch.Tensor) -> None:
+    """Refuse what is not one image of the size that was asked for: pipelines that edit choose their own.
+
+    Raises:
+        LoraperfError: the message has the shape.
+    """
+    tokens = (request.height // 16) * (request.width // 16)
+    if tuple(latents.shape[:2]) != (1, tokens):
+        raise LoraperfError(
+            f"request: height={request.height}, width={request.width}: {type(pipeline).__name__} made latents of "
+            f"shape {tuple(latents.shape)}, and one image of this size is (1, {tokens}, ...); leave "
+            "num_images_per_prompt out of extra, and give what keeps it to the size, such as _auto_resize=False"
+        )
 
 
 def _linears(transformer: torch.nn.Module) -> Iterator[torch.nn.Linear]:
@@ -313,9 +337,42 @@ def _told(pipe: Any, tick: Tick) -> Iterator[None]:
 
 def _build_users(model: UserBuilt, weights_on: str) -> Any:
     pipe = call_users(model, weights_on)
+    found = f"the build function {model.name} returned"
     if not isinstance(pipe, DiffusionPipeline) or not hasattr(pipe, "transformer"):
         raise ModelError(
-            f"the build function {model.name} returned {type(pipe).__name__}; "
+            f"{found} {type(pipe).__name__}; "
             "a diffusers pipeline with a transformer is needed, such as QwenImagePipeline"
         )
+    taken = inspect.signature(pipe.__call__).parameters
+    if missing := [name for name in CALLED_WITH if name not in taken]:
+        raise ModelError(
+            f"{found} {type(pipe).__name__}, which takes no {', '.join(missing)}; this backend calls "
+            "QwenImagePipeline, FluxPipeline and what takes the same; hold others by gpu_workload"
+        )
+    if prepared := _prepared(pipe.transformer):
+        raise ModelError(
+            f"{found} a transformer {prepared}; return it as it is loaded, with torch_dtype=torch.bfloat16: "
+            "what is to be done to it is the strategy's steps"
+        )
     return pipe
+
+
+def _prepared(transformer: torch.nn.Module) -> str | None:
+    """Say what was done to a transformer that a strategy's steps do, or None; its weights are bf16 then."""
+    parts: list[Any] = list(transformer.modules())
+    if any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in parts):  # noqa: SLF001 - nn.Module.compile leaves no other trace
+        return "that is compiled"
+    if any(isinstance(part, BaseTunerLayer) for part in parts):
+        return "that has an adapter"
+    if any("layerwise_casting" in registry.hooks for part in parts if (registry := vars(part).get(REGISTRY))):
+        return "that is cast when it is called"
+    weights: list[Any] = [part.weight for part in parts if isinstance(part, torch.nn.Linear)]
+    for weight in weights:
+        if type(weight) not in {
+            torch.nn.Parameter,
+            FakeTensor,
+        }:  # of torchao or bitsandbytes; a forecast's are fake
+            return f"whose weights are {type(weight).__name__}"
+        if weight.dtype is not DTYPE:
+            return f"whose weights are {weight.dtype}"
+    return None

@@ -109,15 +109,20 @@ def check_size(pipeline: Any, request: Request, factors: Mapping[str, int]) -> N
 
 
 def check(pipeline: Any, request: Request) -> None:
-    """Refuse too few steps, a size that DiffSynth would round, arguments it does not take, and what is no image.
+    """Refuse what ``generate`` refuses, before it is called.
 
     Raises:
         LoraperfError: the message says what is allowed.
     """
-    check_steps(pipeline, request)
-    check_extra(pipeline, request)
+    _check_arguments(pipeline, request)
     if request.edit_image is not None:
         _open_image(request.edit_image)
+
+
+def _check_arguments(pipeline: Any, request: Request) -> None:
+    """Refuse too few steps, arguments that the pipeline does not take, and a size that it would round."""
+    check_steps(pipeline, request)
+    check_extra(pipeline, request)
     factors = {side: getattr(pipeline, f"{side}_division_factor", 1) for side in ("height", "width")}
     check_size(pipeline, request, factors)
 
@@ -126,11 +131,10 @@ def generate(pipeline: Any, request: Request, tick: Tick = NO_TICK) -> Generatio
     """Run DiffSynth's own ``__call__``, keep the latents that it decodes, and tell of the steps.
 
     Raises:
-        LoraperfError: too few steps, an argument that the pipeline does not take, or an edit image that cannot be
-            read.
+        LoraperfError: too few steps, an argument that the pipeline does not take, a size that it would round, or
+            an edit image that cannot be read.
     """
-    check_steps(pipeline, request)
-    check_extra(pipeline, request)
+    _check_arguments(pipeline, request)
     arguments: dict[str, Any] = {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,

@@ -214,6 +214,8 @@ def test_a_size_that_would_be_rounded_is_refused(bench: Bench) -> None:
         LoraperfError, match=r"width=24; (QwenImage|Flux)Pipeline rounds to multiples of 16: write 16 or 32"
     ):
         bench.check("no_lora", Request(height=32, width=24))
+    with pytest.raises(LoraperfError, match="width=24"):
+        bench.generate("no_lora", Request(height=32, width=24))
 
 
 def test_one_step_is_refused_where_it_gives_nan(bench: Bench) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.lora import linear_shapes, weight_norms, write_synthetic_adapter
@@ -109,3 +112,18 @@ def test_without_a_pipeline_it_is_a_usage_error(pytester: pytest.Pytester) -> No
     result.stderr.fnmatch_lines(
         ["*@pytest.mark.lora_effect: needs lora_pipeline or a strategy's own fixture in the test"]
     )
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n2"])
+def test_what_of_an_adapter_fits_nothing_is_said(pytester: pytest.Pytester, weak: Path, workers: str) -> None:
+    """Such as the part of a text encoder: the gates cannot be on what no layer of the model takes."""
+    state = load_file(weak)
+    state |= {f"text_encoder.q.lora_{letter}.weight": torch.ones(4, 4) for letter in "AB"}
+    save_file(state, weak)
+    pytester.makepyfile("def test_it(fused_pipeline): pass")
+    result = pytester.runpytest_subprocess(CPU, workers, f"--loraperf-adapter={weak}", "--loraperf-json=out.json")
+    result.assert_outcomes(passed=1)
+    unused = "1 of its 29 layers fit none of the model's: text_encoder.q"
+    line = f"warning: adapter {weak}: {unused}; the gates are on the rest"
+    assert json.loads((pytester.path / "out.json").read_text())["notes"].count(line) == 1
+    assert "".join(result.stdout.str().split()).count("".join(line.split())) == 1  # wrapped where the path is long
