@@ -33,7 +33,7 @@ def choices(results: Results) -> dict[str, str]:
 def advice_lines(results: Results, code: Mapping[str, str]) -> Iterator[str]:
     """Yield each choice with its time and size, and then the code of each strategy that was chosen, once.
 
-    ``code`` has it by the name of the strategy.
+    ``code`` has it by the name of the strategy; what it lacks has none.
     """
     found, chosen = usable(results), choices(results)
     if not chosen:
@@ -46,10 +46,10 @@ def advice_lines(results: Results, code: Mapping[str, str]) -> Iterator[str]:
         yield f"{what.ljust(width)}  {told(name, found)}{doubt}"
     if results.gpu_budget is not None and len(chosen) == 2:  # noqa: PLR2004 - the two that need no budget
         yield f"nothing fits a card of {format_size(results.gpu_budget)}"
-    for name in dict.fromkeys(chosen.values()):
+    for name in dict.fromkeys(name for name in chosen.values() if name in code):
         yield ""
         yield f"# --- {name}: {', '.join(what for what, other in chosen.items() if other == name)} ---"
-        yield from code.get(name, "").splitlines()
+        yield from code[name].splitlines()
 
 
 def _as_fast(results: Results, name: str, what: str) -> Iterator[str]:

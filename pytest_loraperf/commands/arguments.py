@@ -78,7 +78,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the sweep: .svg, .png or .html")
     parser.add_argument(
-        "--advise", action="store_true", help="end with what to take, and the code to paste for it"
+        "--advise", action="store_true", help="end with what to take, and for DiffSynth the code to paste"
     )
     _add_options(parser, BENCH_OPTIONS)
     _add_request(parser)

@@ -194,7 +194,9 @@ def test_the_code_is_the_last_that_is_said(capsys: pytest.CaptureFixture[str]) -
 def test_another_backend_has_no_code(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("diffusers")
     assert main([*TINY, "--backend", "diffusers", "--advise"]) == 0
-    assert "code to paste: there is none for the backend diffusers, only for diffsynth" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "code to paste: there is none for the backend diffusers, only for diffsynth" in said
+    assert "# ---" not in said
 
 
 @pytest.mark.parametrize(
