@@ -44,8 +44,9 @@ class EntryPoint:
     ``module`` is where it is defined, ``peft.*`` any module of the package; ``name`` is a function's, or
     ``Class.method`` with ``*`` for any class. ``call`` is what a reader knows it as. ``parts`` names those
     components of a pipeline that it works on; ``when`` tells from an argument whether it does this at all;
-    any of ``filters`` leaves layers out; without ``picks`` all active adapters are meant. ``countable``: the
-    adapters of the models can be counted around it.
+    any of ``filters`` leaves layers out, and what ``spares_adapters`` leaves out theirs by itself; without
+    ``picks`` all active adapters are meant. ``countable``: the adapters of the models can be counted around it.
+    ``source`` is what an adapter is read from, where that is not the last of ``adapter``.
     """
 
     module: str
@@ -54,9 +55,11 @@ class EntryPoint:
     call: str
     on: Argument = PIPELINE
     adapter: tuple[Argument, ...] = ()
+    source: Argument | None = None
     parts: Argument | None = None
     when: tuple[Argument, Callable[[Any], bool]] | None = None
     filters: tuple[Argument, ...] = ()
+    spares_adapters: bool = False
     picks: Argument | None = None
     needs_fp8: bool = False
     countable: bool = False
@@ -185,6 +188,7 @@ DIFFUSERS = (
         Kind.ATTACH,
         "pipe.load_lora_weights",
         adapter=ADAPTER_NAME,
+        source=Argument(0, "pretrained_model_name_or_path_or_dict"),
         when=(Argument(2, "hotswap"), is_false),
         countable=True,
     ),
@@ -195,6 +199,7 @@ DIFFUSERS = (
         "model.load_lora_adapter",
         SELF,
         (Argument(KEYWORD, "adapter_name"),),
+        source=Argument(0, "pretrained_model_name_or_path_or_dict"),
         when=(KEYWORD_HOTSWAP, is_false),
         countable=True,
     ),
@@ -249,6 +254,7 @@ DIFFUSERS = (
         "model.enable_layerwise_casting",
         SELF,
         when=(Argument(0, "storage_dtype"), is_float8_or_default),
+        spares_adapters=True,
     ),
     EntryPoint(
         "diffusers.*",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_loraperf.order.events import Event, Kind
-from pytest_loraperf.order.rules.base import History, Rule, Violation, fused, last
+from pytest_loraperf.order.rules.base import History, Rule, Violation, attached, fused, last
 
 _CHANGING = (Kind.ATTACH, Kind.DETACH, Kind.FUSE, Kind.UNFUSE, Kind.SELECT, Kind.LOAD)
 """What changes which adapters are there, active or fused."""
@@ -73,7 +73,19 @@ pipe.fuse_lora()
         if event.adapter is not None:
             return self._same_adapter(history, event)
         before = last(history, *_CHANGING)
-        return before if event.every and before is not None and before.every else None
+        if not event.every:
+            return None
+        return before if before is not None and before.every else _fused_before(history)
+
+
+def _fused_before(history: History) -> Event | None:
+    """Return what fused an adapter that was attached from the same source again since."""
+    now = {(each.adapter, each.source) for each in attached(history) if each.source is not None}
+    for place, each in enumerate(history):
+        is_there = each.every and any(each is other for other in fused(history))
+        if is_there and any((then.adapter, then.source) in now for then in attached(history[:place])):
+            return each
+    return None
 
 
 def _attaching(history: History, fusing: Event) -> Event | None:

@@ -132,8 +132,9 @@ class AdapterNames:
         return [self._named(value)]
 
     def source(self, step: Step) -> str | None:
-        """Return what the adapter of a call is read from: the last of the arguments that may name it."""
-        return self._named(step.call.get(step.point.adapter[-1])) if step.point.adapter else None
+        """Return what the adapter of a call is read from: its source, or the last of what may name it."""
+        arguments = (step.point.source,) if step.point.source is not None else step.point.adapter[-1:]
+        return next((self._named(step.call.get(argument)) for argument in arguments), None)
 
     def _named(self, value: Any) -> str | None:
         if isinstance(value, Mapping):

@@ -121,7 +121,7 @@ class Recorder:
     def _events(self, step: Step, result: Any, where: Place, via: Place | None) -> Iterator[tuple[Any, Event]]:
         point = step.point
         every = point.picks is not None and step.call.get(point.picks) is None
-        filtered = any(step.call.get(argument) is not None for argument in point.filters)
+        filtered = point.spares_adapters or any(step.call.get(each) is not None for each in point.filters)
         for model, kind, layers, total in step.changes(result):
             if kind is Kind.LOAD:
                 self.histories.start_anew(model)
