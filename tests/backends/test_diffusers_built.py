@@ -32,7 +32,7 @@ def built(change: Callable[[Any], Any]) -> Callable[[str], Any]:
 def int8(pipe: Any) -> None:
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-    quantize_(pipe.transformer, Int8WeightOnlyConfig())
+    quantize_(pipe.transformer, Int8WeightOnlyConfig(set_inductor_config=False))
 
 
 def cast(pipe: Any) -> None:
