@@ -358,7 +358,7 @@ def _build_users(model: UserBuilt, weights_on: str) -> Any:
 
 
 def _prepared(transformer: torch.nn.Module) -> str | None:
-    """Say what was done to a transformer that a strategy's steps do, or None; its weights are bf16 then."""
+    """Say what was done to a transformer that a strategy's steps do, or None; its blocks are in bf16 then."""
     parts: list[Any] = list(transformer.modules())
     if any(hasattr(part, "_orig_mod") or part._compiled_call_impl is not None for part in parts):  # noqa: SLF001 - nn.Module.compile leaves no other trace
         return "that is compiled"
@@ -366,13 +366,11 @@ def _prepared(transformer: torch.nn.Module) -> str | None:
         return "that has an adapter"
     if any("layerwise_casting" in registry.hooks for part in parts if (registry := vars(part).get(REGISTRY))):
         return "that is cast when it is called"
-    weights: list[Any] = [part.weight for part in parts if isinstance(part, torch.nn.Linear)]
+    # Beside the blocks, models keep some layers in float32 that are to be.
+    inner = [part for _, block in repeated_blocks(transformer) for part in block.modules()]
+    weights: list[Any] = [part.weight for part in inner if isinstance(part, torch.nn.Linear)]
     for weight in weights:
-        if type(weight) not in {
-            torch.nn.Parameter,
-            FakeTensor,
-        }:  # of torchao or bitsandbytes; a forecast's are fake
-            return f"whose weights are {type(weight).__name__}"
-        if weight.dtype is not DTYPE:
-            return f"whose weights are {weight.dtype}"
+        is_plain = type(weight) in {torch.nn.Parameter, FakeTensor}  # no torchao's or bitsandbytes'; in a forecast
+        if not is_plain or weight.dtype is not DTYPE:
+            return f"whose weights are {weight.dtype if is_plain else type(weight).__name__}"
     return None

@@ -54,7 +54,7 @@ def check_extra(
         pipeline: the pipeline that is to be called.
         request: the request.
         fields: the fields of the request that some arguments of the call come from.
-        used: arguments by which the call is watched.
+        used: arguments that the plugin sets, to see the steps and the latents.
 
     Raises:
         LoraperfError: the message names the field, or lists what the pipeline takes.
@@ -63,7 +63,7 @@ def check_extra(
         if name in fields:
             raise LoraperfError(f"request: extra: {name!r} is the request's field {fields[name]}; give it there")
         if name in used:
-            raise LoraperfError(f"request: extra: {name!r} is what the steps are watched by; leave it out")
+            raise LoraperfError(f"request: extra: {name!r} is set by the plugin; leave it out")
     taken = _taken(pipeline.__call__) if request.extra else None
     unknown = [] if taken is None else [name for name in request.extra if name not in taken]
     if taken is not None and unknown:

@@ -44,7 +44,7 @@ class EntryPoint:
     ``module`` is where it is defined, ``peft.*`` any module of the package; ``name`` is a function's, or
     ``Class.method`` with ``*`` for any class. ``call`` is what a reader knows it as. ``parts`` names those
     components of a pipeline that it works on; ``when`` tells from an argument whether it does this at all;
-    any of ``filters`` leaves layers out, and what ``spares_adapters`` leaves out theirs by itself; without
+    any of ``filters`` leaves layers out; what ``spares_adapters`` leaves theirs out unasked; without
     ``picks`` all active adapters are meant. ``countable``: the adapters of the models can be counted around it.
     ``source`` is what an adapter is read from, where that is not the last of ``adapter``.
     """

@@ -168,7 +168,7 @@ def test_an_argument_that_the_pipeline_does_not_take_is_refused(backend: DiffSyn
     [
         ("seed", "'seed' is the request's field seed; give it there"),
         ("num_inference_steps", "'num_inference_steps' is the request's field steps; give it there"),
-        ("progress_bar_cmd", "'progress_bar_cmd' is what the steps are watched by; leave it out"),
+        ("progress_bar_cmd", "'progress_bar_cmd' is set by the plugin; leave it out"),
     ],
 )
 def test_an_argument_that_the_request_has_a_field_for_is_refused(

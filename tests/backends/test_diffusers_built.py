@@ -72,6 +72,14 @@ def test_a_transformer_that_is_prepared_is_refused(change: Callable[[Any], Any],
     )
 
 
+def test_one_that_keeps_layers_beside_its_blocks_in_float32_is_not() -> None:
+    def keep(pipe: Any) -> None:
+        pipe.transformer.proj_out.to(torch.float32)
+
+    pipe = Diffusers(CPU).build(UserBuilt(built(keep), "build"), CPU, on_cpu=True)
+    assert pipe.transformer.proj_out.weight.dtype is torch.float32
+
+
 def test_a_pipeline_of_another_kind_is_refused() -> None:
     class Other(DiffusionPipeline):  # type: ignore[misc]  # diffusers is untyped
         def __init__(self, transformer: Any) -> None:

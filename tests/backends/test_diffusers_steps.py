@@ -239,7 +239,8 @@ def test_an_argument_that_the_pipeline_does_not_take_is_refused(bench: Bench) ->
     ("name", "message"),
     [
         ("generator", "'generator' is the request's field seed; give it there"),
-        ("callback_on_step_end", "'callback_on_step_end' is what the steps are watched by; leave it out"),
+        ("output_type", "'output_type' is set by the plugin; leave it out"),
+        ("callback_on_step_end", "'callback_on_step_end' is set by the plugin; leave it out"),
     ],
 )
 def test_an_argument_that_the_request_has_a_field_for_is_refused(bench: Bench, name: str, message: str) -> None:
