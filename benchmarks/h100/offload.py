@@ -193,9 +193,9 @@ class Measuring:
         return torch.equal(self.latents[name], self.latents[other])
 
     def pinning(self) -> dict[str, float]:
-        """Pin as much as the build does, and nothing else."""
-        dit = self.bench.arms["low_vram_optimized"].pipeline.dit
-        blocks = [sum(p.numel() * 2 for p in block.parameters()) for block in dit.transformer_blocks]
+        """Pin as much as the offload step does, and nothing else."""
+        state = streaming.offloaded(self.bench.arms["low_vram_optimized"].pipeline)
+        blocks = [block.packed.size for block in state.stream.blocks] if state else []
         held: list[HostMemory] = []
         seconds = timed(lambda: held.extend(host_memories(blocks, DEVICE)))[0]
         found = {"bytes": float(sum(blocks)), "s": seconds, "pinned": float(sum(each.pinned for each in held))}

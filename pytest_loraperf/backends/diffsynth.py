@@ -17,6 +17,7 @@ from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepE
 from pytest_loraperf.backends.quiet import quiet
 from pytest_loraperf.backends.recipes import with_compile
 from pytest_loraperf.backends.synthetic import build_synthetic
+from pytest_loraperf.backends.undrawn import Layers, fuse_later, settle_all
 from pytest_loraperf.backends.user_built import build_users
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match, linear_shapes
@@ -71,6 +72,7 @@ class DiffSynth:
                     device=compute,
                     weights_on=weights_on,
                     dtype=DTYPE,
+                    draw_later=on_cpu,
                 )
             if isinstance(model, Pretrained):
                 return build_pretrained(model.source, device=compute, weights_on=weights_on, dtype=DTYPE)
@@ -103,7 +105,7 @@ class DiffSynth:
 
     def take_base(self, pipeline: BasePipeline, effect: EffectProbe) -> None:
         """Show the probe the Linear layers of ``pipe.dit``."""
-        effect.take_base(pipeline.dit.get_submodule, pipeline.device)
+        effect.take_base(Layers(pipeline.dit).get_submodule, pipeline.device)
 
     def effect_gains(self, pipeline: BasePipeline, effect: EffectProbe) -> dict[str, float]:
         """Return the effect gains of the layers of ``pipe.dit``, whatever wraps them by now."""
@@ -155,13 +157,17 @@ class DiffSynth:
 
         loader = GeneralLoRALoader(torch_dtype=pipe.torch_dtype, device=pipe.device)
         for adapter in adapters:
-            loader.fuse_lora_to_base_model(pipe.dit, adapter.state_dict(), alpha=adapter.scale)
+            fuse = partial(loader.fuse_lora_to_base_model, alpha=adapter.scale)
+            fuse(pipe.dit, fuse_later(pipe.dit, adapter.state_dict(), fuse))
         fused = {name for adapter in adapters for name in adapter.matched}
         return StepEffect(len(fused), len(self.lora_shapes(pipe)))
 
     def _offload(self, pipe: BasePipeline, step: Step) -> StepEffect:
-        carry_out = offloading.offload if step.scheme == offloading.DIFFSYNTH else streaming.stream_blocks
-        return carry_out(pipe, step.card or self.device.total)
+        card = step.card or self.device.total
+        if step.scheme != offloading.DIFFSYNTH:
+            return streaming.stream_blocks(pipe, card)
+        settle_all(pipe.dit)
+        return offloading.offload(pipe, card)
 
     def _compile(self, pipe: BasePipeline) -> StepEffect:
         # Shapes are taken as they are until they change; DiffSynth's default would make them symbols at once.

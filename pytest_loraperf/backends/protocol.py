@@ -75,7 +75,10 @@ class Backend(Protocol):
         """Decide how a strategy is carried out on this device."""
 
     def build(self, model: ModelSpec, device: Device, *, on_cpu: bool) -> Any:
-        """Return a pipeline that computes on the device; ``on_cpu`` leaves its weights in host memory."""
+        """Return a pipeline that computes on the device; ``on_cpu`` leaves its weights in host memory.
+
+        Such weights may have no values until the step that offloads them.
+        """
 
     def lora_shapes(self, pipeline: Any) -> dict[str, tuple[int, int]]:
         """Return (out_features, in_features) of each layer that may take a LoRA, by name."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pytest_loraperf.backends.protocol import Choices, StepEffect
 from pytest_loraperf.backends.quiet import quiet
+from pytest_loraperf.backends.undrawn import settle_all, undrawn
 from pytest_loraperf.errors import StrategyError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.strategies import StepKind, Strategy
@@ -97,6 +98,7 @@ def quantize(pipe: BasePipeline, module: torch.nn.Module, scheme: str, device: D
     """
     check_scheme(scheme, device)
     if scheme == TORCHAO:
+        settle_all(module)
         return _quantize_torchao(pipe, module, scheme)
     return _quantize_managed(pipe, module, FP8 if scheme == COMPUTE else pipe.torch_dtype)
 
@@ -110,8 +112,9 @@ def _quantize_managed(pipe: BasePipeline, module: torch.nn.Module, compute: torc
         config |= {f"{state}_dtype": FP8, f"{state}_device": pipe.device}
     if not getattr(module, "vram_management_enabled", False):
         enable_vram_management(module, {torch.nn.Linear: AutoWrappedLinear}, vram_config=config)
+    waiting = undrawn(module)
     total = changed = 0
-    for linear in module.modules():
+    for path, linear in module.named_modules():
         if not isinstance(linear, torch.nn.Linear):
             continue
         total += 1
@@ -119,11 +122,17 @@ def _quantize_managed(pipe: BasePipeline, module: torch.nn.Module, compute: torc
             # Wrapping a wrapped Linear again would lose its LoRA: set it anew in place.
             linear.set_dtype_and_device(**config)
             linear.enable_fp8 = compute is FP8
-            for parameter in linear.parameters():
-                value = parameter.data.to(pipe.device).to(FP8)
-                parameter.data = kept_in(parameter.data, value)
+            for name, parameter in linear.named_parameters():
+                if waiting is not None and waiting.change(f"{path}.{name}", _cast):
+                    parameter.data = _cast(parameter.data)
+                else:
+                    parameter.data = kept_in(parameter.data, _cast(parameter.data.to(pipe.device)))
             changed += 1
     return StepEffect(changed, total)
+
+
+def _cast(value: Tensor) -> Tensor:
+    return value.to(FP8)
 
 
 def kept_in(old: Tensor, value: Tensor) -> Tensor:

@@ -22,10 +22,12 @@ def build_synthetic(
     device: torch.device | str,
     weights_on: torch.device | str | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    draw_later: bool = False,
 ) -> Any:
     """Build a pipeline of ``registry.PIPELINES`` that computes on ``device``.
 
-    Its weights are kept on ``weights_on``, there too unless given.
+    Its weights are kept on ``weights_on``, there too unless given. With ``draw_later`` those of its blocks have no
+    values until they are offloaded (``undrawn``).
     ``tiny`` has a VAE, Qwen-Image's a text encoder too. ``full`` is the transformer alone: prompts become seeded
     embeddings, and no image is decoded.
 
@@ -39,8 +41,8 @@ def build_synthetic(
     pipe = described.assemble(size, device=device, dtype=dtype)
     generator = torch.Generator(device).manual_seed(seed)
     for module in pipe.children():
-        blocks = [block for _, block in repeated_blocks(module)] if module is pipe.dit else ()
-        fill(module, generator, weights_on=weights_on or device, dtype=dtype, blocks=blocks)
+        later = [name for name, _ in repeated_blocks(module)] if draw_later and module is pipe.dit else ()
+        fill(module, generator, weights_on=weights_on or device, dtype=dtype, later=later)
         # DiffSynth's loader casts what is no parameter too (the rotary frequencies of the text encoder).
         module.to(dtype)
     return pipe.eval()

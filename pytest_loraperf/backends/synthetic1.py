@@ -56,8 +56,7 @@ def build_synthetic(
     ]
     generator = torch.Generator(device).manual_seed(seed)
     for module in (pipe.dit, pipe.vae):
-        blocks = tuple(getattr(module, "transformer_blocks", ()))
-        fill(module, generator, weights_on=weights_on, dtype=dtype, blocks=blocks)
+        fill(module, generator, weights_on=weights_on, dtype=dtype)
     return pipe.eval()
 
 

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from pytest_loraperf.backends.protocol import Backend
+from pytest_loraperf.backends.undrawn import Layers
 from pytest_loraperf.errors import ModelError
 from pytest_loraperf.lora import (
     Adapter,
@@ -73,7 +74,7 @@ class Adapters:
             raise ModelError(f"{self.model}: no adapter was given, and there is no dit to make one for")
         self._folder = TemporaryDirectory(prefix="loraperf-")
         path = Path(self._folder.name) / "synthetic.safetensors"
-        norms = weight_norms(module, self.backend.lora_targets(pipeline), self._device)
+        norms = weight_norms(Layers(module), self.backend.lora_targets(pipeline), self._device)
         write_synthetic_adapter(path, norms, device=self._device)
         return read_adapter(AdapterSource(path))
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -17,8 +18,15 @@ Norms = Mapping[str, tuple[int, int, float]]
 """(out_features, in_features, ‖W‖_F) by the layer's name."""
 
 
+class HasLayers(Protocol):
+    """A module, or what has its layers by name."""
+
+    def get_submodule(self, target: str, /) -> torch.nn.Module:
+        """Return a layer."""
+
+
 def weight_norms(
-    module: torch.nn.Module, names: Iterable[str], device: torch.device | str | None = None
+    module: HasLayers, names: Iterable[str], device: torch.device | str | None = None
 ) -> dict[str, tuple[int, int, float]]:
     """Return the shape and the Frobenius norm of the weight of these Linear layers.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,10 @@ from torch import Tensor
 
 ALIGNMENT = 256
 """Bytes; where a tensor starts, as torch's own allocator on CUDA aligns what it gives: kernels may ask for it."""
+
+
+Draw = Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]]
+"""Fills the places, by the ids of tensors, of those that have no values; returns what stands for these."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +78,27 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def pack(tensors: Sequence[Tensor], memory: Tensor, *, staging: Tensor | None = None) -> Packed:
+def pack(
+    tensors: Sequence[Tensor], memory: Tensor, *, staging: Tensor | None = None, draw: Draw | None = None
+) -> Packed:
     """Move the tensors into host memory, one after the other.
 
     Args:
         tensors: on any device, each once, none of them empty.
         memory: bytes (uint8, one dimension), at least as many as ``places_of`` says.
         staging: as many bytes elsewhere, for tensors that lie in ``memory`` and would overwrite each other.
+        draw: puts values into the places of tensors that have none yet, and returns those that have them instead.
     """
     places, size = places_of(tensors)
-    packed = Packed(tuple(tensors), places, memory[:size])
-    for tensor, view in zip(tensors, packed.views(packed.host if staging is None else staging), strict=True):
-        view.copy_(tensor.data, non_blocking=staging is not None)
+    host = memory[:size]
+    target = host if staging is None else staging[:size]
+    views = Packed(tuple(tensors), places, target).views(target)
+    drawn = {} if draw is None else draw(dict(zip(map(id, tensors), views, strict=True)))
+    for tensor, view in zip(tensors, views, strict=True):
+        if id(tensor) not in drawn:
+            view.copy_(tensor.data, non_blocking=staging is not None)
     if staging is not None:
-        packed.host.copy_(staging[:size])
+        host.copy_(target)
+    packed = Packed(tuple(drawn.get(id(tensor), tensor) for tensor in tensors), places, host)
     packed.point_at(packed.at_home)
     return packed

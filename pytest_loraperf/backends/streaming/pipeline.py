@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from pytest_loraperf.backends.streaming.packing import Packed, pack, places_of
 from pytest_loraperf.backends.streaming.residency import Residency, Watched
 from pytest_loraperf.backends.streaming.stacks import Stack, size_of, split, stacks_of
 from pytest_loraperf.backends.streaming.stream import Block, Stream
+from pytest_loraperf.backends.undrawn import settle, undrawn
 from pytest_loraperf.errors import StrategyError
 from pytest_loraperf.gpu.pinned import host_memories
 from pytest_loraperf.units import format_size
@@ -117,8 +118,11 @@ def stream_blocks(pipe: Any, limit: int) -> StepEffect:
     before = offloaded(pipe)
     if before is not None:
         before.undo()
+    waiting = _Waiting(pipe.dit)
     models = [
-        _Model.of(name, part) for name, part in pipe.named_children() if next(part.parameters(), None) is not None
+        _Model.of(name, part, waiting)
+        for name, part in pipe.named_children()
+        if next(part.parameters(), None) is not None
     ]
     main = next(model for model in models if model.module is pipe.dit)
     _check_is_stacked(main)
@@ -127,7 +131,7 @@ def stream_blocks(pipe: Any, limit: int) -> StepEffect:
     _check_fits(main, limit, copies)
 
     groups = [tensors for model in models for tensors in model.groups(main)]
-    packed, note = _pack(groups, device)
+    packed, note = _pack(groups, device, waiting)
     taken = iter(packed)
     stacks: list[list[Packed]] = []
     modules: list[nn.Module] = []
@@ -172,9 +176,9 @@ class _Model:
     rest: list[Tensor]
 
     @classmethod
-    def of(cls, name: str, module: nn.Module) -> _Model:
+    def of(cls, name: str, module: nn.Module, waiting: _Waiting) -> _Model:
         stacks = stacks_of(module)
-        return cls(name, module, stacks, *split(module, stacks))
+        return cls(name, module, stacks, *split(module, stacks, waiting.blocks))
 
     def groups(self, main: _Model) -> Iterator[list[Tensor]]:
         """Yield the tensors that are packed together: but for those of the main model's rest."""
@@ -215,8 +219,37 @@ def _let_stay(state: Offloaded, main: _Model, limit: int) -> None:
     state.watched = Watched(module, residency)
 
 
-def _pack(groups: Sequence[Sequence[Tensor]], device: torch.device) -> tuple[list[Packed], str]:
-    """Pack each group into pinned memory: that which it lies in already if it has some of its own, or new one."""
+class _Waiting:
+    """The parameters of a model's stacks that are drawn into their places, by their ids; others are drawn now."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.blocks: dict[int, tuple[str, str]] = {}
+        self._module = module
+        self._held = undrawn(module)
+        stacked = {name for stack in stacks_of(module) for name, _ in stack.blocks}
+        for block, names in self._held.blocks.items() if self._held is not None else ():
+            if block not in stacked:
+                settle(module, block)
+            else:
+                self.blocks |= {id(module.get_parameter(name)): (block, name) for name in names}
+
+    def draw(self, places: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Draw what waits of a block into its places; return the parameters by the ids of what stood for them."""
+        numbers = {self.blocks[number][1]: number for number in places if number in self.blocks}
+
+        def keep(name: str, value: Tensor) -> Tensor:
+            return places[numbers[name]].copy_(value, non_blocking=True)
+
+        for block in {self.blocks[number][0]: None for number in numbers.values()}:
+            settle(self._module, block, keep)
+        return {number: self._module.get_parameter(name) for name, number in numbers.items()}
+
+
+def _pack(groups: Sequence[Sequence[Tensor]], device: torch.device, waiting: _Waiting) -> tuple[list[Packed], str]:
+    """Pack each group into pinned memory: that which it lies in already if it has some of its own, or new one.
+
+    What is ``waiting`` to be drawn is drawn into its place, group by group.
+    """
     users = Counter(key for tensors in groups for key in {_storage(tensor) for tensor in tensors})
     sizes = [places_of(tensors)[1] for tensors in groups]
     homes = [_home(tensors, size, users) for tensors, size in zip(groups, sizes, strict=True)]
@@ -230,7 +263,7 @@ def _pack(groups: Sequence[Sequence[Tensor]], device: torch.device) -> tuple[lis
             continue
         memory = next(new)
         plain += [memory.why_not] if memory.why_not else []
-        packed.append(pack(tensors, memory.bytes))
+        packed.append(pack(tensors, memory.bytes, draw=waiting.draw))
     note = (
         f"{len(plain)} of {len(groups)} blocks are in memory that is not pinned, so copied slowly: "
         if plain
