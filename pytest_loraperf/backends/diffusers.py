@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -196,7 +197,8 @@ class Diffusers:
     def _fuse(self, pipe: Any, adapters: Sequence[Match]) -> StepEffect:
         effect = self._attach(pipe, adapters)
         with _lifted(pipe.transformer):
-            pipe.fuse_lora(components=["transformer"])
+            with _merged_on(self.device.torch_name, pipe.transformer):
+                pipe.fuse_lora(components=["transformer"])
             pipe.unload_lora_weights()
         return effect
 
@@ -270,6 +272,38 @@ def _lifted(transformer: torch.nn.Module) -> Iterator[None]:
     finally:
         for layer in stored:
             layer.to(quantization.FP8)
+
+
+@contextlib.contextmanager
+def _merged_on(device: str, transformer: torch.nn.Module) -> Iterator[None]:
+    """Let each layer be merged on the device, and its weight come back to where it was.
+
+    A CPU takes half a minute for 20 B parameters in bf16, and PEFT rounds otherwise there.
+    """
+    layers: list[Any] = [layer for layer in transformer.modules() if isinstance(layer, BaseTunerLayer)]
+    for layer in layers:
+        layer.merge = _on_device(device, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.merge
+
+
+def _on_device(device: str, layer: Any) -> Callable[..., None]:
+    merge = layer.merge
+
+    @functools.wraps(merge)
+    def moved(*args: Any, **kwargs: Any) -> None:
+        kept = layer.base_layer.weight.data
+        layer.to(device)
+        merge(*args, **kwargs)
+        if kept.device.type != layer.base_layer.weight.device.type:
+            merged = layer.base_layer.weight.data
+            layer.to(kept.device)
+            layer.base_layer.weight.data = kept.copy_(merged)
+
+    return moved
 
 
 @contextlib.contextmanager

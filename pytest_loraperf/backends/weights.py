@@ -6,8 +6,10 @@ import math
 from collections.abc import Collection
 
 import torch
+from torch import Tensor
 
 from pytest_loraperf.backends.undrawn import ATTRIBUTE, Undrawn, draw
+from pytest_loraperf.gpu.pinned import HostMemory, host_memories
 
 SMALL = 0.02
 """Standard deviation of biases and embeddings, as in transformers' ``initializer_range``."""
@@ -29,6 +31,10 @@ def fill(
     The parameters of the blocks whose names are in ``later`` wait until they are needed (``undrawn``).
     """
     waiting = Undrawn(generator, dtype)
+    away = generator.device.type == "cuda" and torch.device(weights_on).type == "cpu"
+    all_of_it = [each for part in module.modules() for each in part.parameters(recurse=False)]
+    sizes = [each.numel() * dtype.itemsize for each in all_of_it] if away and not later else []
+    homes = host_memories(sizes, generator.device, pin=False)  # made by several threads while values are drawn
     for path, part in module.named_modules():
         block = next((name for name in later if f"{path}.".startswith(f"{name}.")), None)
         for name, parameter in part.named_parameters(recurse=False):
@@ -36,13 +42,19 @@ def fill(
             stand_in = None if block is None else waiting.add(block, full_name, parameter.shape, std)
             # What waits is drawn here too: the values of those that follow depend on it.
             values = draw(parameter.shape, std, dtype, generator)
-            kept = values.to(weights_on) if stand_in is None else stand_in
+            kept = _kept(values, weights_on, next(homes, None)) if stand_in is None else stand_in
             setattr(part, name, torch.nn.Parameter(kept, requires_grad=False))
     if waiting.blocks:
         setattr(module, ATTRIBUTE, waiting)
     for part in module.modules():
         for name, buffer in part.named_buffers(recurse=False):
             setattr(part, name, buffer.to(weights_on))
+
+
+def _kept(values: Tensor, weights_on: torch.device | str, home: HostMemory | None) -> Tensor:
+    if home is None:
+        return values.to(weights_on)
+    return home.bytes.view(values.dtype).view(values.shape).copy_(values)
 
 
 def _std(part: torch.nn.Module, name: str, parameter: torch.Tensor) -> float | None:

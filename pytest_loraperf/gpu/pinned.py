@@ -1,4 +1,4 @@
-"""Pinned host memory: a GPU copies to and from it at the full speed of its bus, while it computes."""
+"""Host memory that a GPU copies from: at the full speed of its bus, while it computes, where it is pinned."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch._guards import detect_fake_mode
 from pytest_loraperf.host import spare_memory
 
 WORKERS = 8
-"""Threads that pin at once: the kernel zeroes all pages first, which is slow in one thread."""
+"""Threads that make memory at once: the kernel zeroes all pages first, which is slow in one thread."""
 MARGIN = 2**31
 """Bytes of host memory that are never pinned: what is pinned cannot be swapped out, and the rest must live."""
 
@@ -37,9 +37,9 @@ class HostMemory:
         self.bytes = torch.frombuffer(self._held, dtype=torch.uint8)[:size]
         self.pinned = pinned and size > 0
         self.why_not = ""
+        # A first touch makes the page, which other threads' pages need not wait for; registering them would.
+        self.bytes[:: mmap.PAGESIZE] = 0
         if self.pinned:
-            # A first touch makes the page, which other threads' pages need not wait for; registering them would.
-            self.bytes[:: mmap.PAGESIZE] = 0
             self._pin()
 
     def _pin(self) -> None:
@@ -60,11 +60,10 @@ def _map(size: int, *, pinned: bool) -> mmap.mmap:
         memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise RuntimeError(f"{size} bytes of host memory cannot be had: {error}") from error
-    if pinned:
-        # Fewer, larger pages are pinned sooner; and a fork would copy all that is pinned, which no child can use.
-        for advice in (mmap.MADV_HUGEPAGE, mmap.MADV_DONTFORK):
-            with contextlib.suppress(OSError):  # a kernel without it does as ever
-                memory.madvise(advice)
+    # Fewer, larger pages are made sooner; and a fork would copy all that is pinned, which no child can use.
+    for advice in (mmap.MADV_HUGEPAGE, *((mmap.MADV_DONTFORK,) if pinned else ())):
+        with contextlib.suppress(OSError):  # a kernel without it does as ever
+            memory.madvise(advice)
     return memory
 
 
@@ -76,15 +75,15 @@ def why_not_pinned(size: int) -> str | None:
     return None
 
 
-def host_memories(sizes: Sequence[int], device: torch.device) -> Iterator[HostMemory]:
-    """Yield host memory of each size, pinned for a CUDA device where that can be; several are made at once.
+def host_memories(sizes: Sequence[int], device: torch.device, *, pin: bool = True) -> Iterator[HostMemory]:
+    """Yield host memory of each size, to be pinned for a CUDA device where that can be; several are made at once.
 
     What cannot be pinned is plain memory, and says why. Where tensors are fake, for a forecast, this is too.
     """
     if detect_fake_mode() is not None:
         yield from map(_FakeMemory, sizes)
         return
-    pinned = device.type == "cuda"
+    pinned = pin and device.type == "cuda"
     why_not = why_not_pinned(sum(sizes)) if pinned else None
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         waiting = [pool.submit(_host_memory, size, device, pinned=pinned, why_not=why_not) for size in sizes]

@@ -363,6 +363,14 @@ class TestPinning:
         assert [memory.pinned for memory in host_memories([10], torch.device("cpu"))] == [False]
         assert pinnable == []
 
+    def test_is_not_done_where_it_is_not_to_be(self, pinnable: list[int]) -> None:
+        found = list(host_memories([10, 20], self.CUDA, pin=False))
+        assert [(memory.bytes.numel(), memory.pinned, memory.why_not) for memory in found] == [
+            (10, False, ""),
+            (20, False, ""),
+        ]
+        assert pinnable == []
+
     def test_that_failed_is_said_of_the_step(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def none_pinned(sizes: list[int], _device: torch.device) -> Iterator[HostMemory]:
             for size in sizes:

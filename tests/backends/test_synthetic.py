@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pytest_loraperf.backends import weights
 from pytest_loraperf.backends.latents_only import has_image
 from pytest_loraperf.backends.pipelines import describe, qwen_image
 from pytest_loraperf.backends.synthetic import build_synthetic
@@ -25,6 +26,7 @@ from pytest_loraperf.backends.synthetic_sizes import FULL_TEXT_WIDTH, TINY, DitS
 from pytest_loraperf.backends.tiny_text import SPECIAL_TOKENS, tiny_tokenizer
 from pytest_loraperf.backends.weights import fill
 from pytest_loraperf.errors import ModelError
+from pytest_loraperf.gpu.pinned import HostMemory, host_memories
 from pytest_loraperf.lora import linear_shapes
 from pytest_loraperf.measure.memory import TensorBytes
 from pytest_loraperf.registry import QWEN_IMAGE
@@ -226,6 +228,33 @@ class TestWeights:
             fill(dit, torch.Generator().manual_seed(0), weights_on="meta", dtype=BF16)
         assert {parameter.device.type for parameter in dit.parameters()} == {"meta"}
         assert max(sizes) <= meter.peak() <= 2 * max(sizes) < sum(sizes) / 4
+
+    def test_are_the_same_in_memory_that_is_made_ahead(self, pipe: Any) -> None:
+        class Elsewhere(torch.Generator):
+            """A generator of the CPU that says that it is of a GPU: what it draws is kept in host memory then."""
+
+            device = torch.device("cuda:0")
+
+        with skip_model_initialization():
+            dit = qwen_image.dit("tiny")
+        made: list[int] = []
+
+        def drawn_here(shape: torch.Size, std: float | None, dtype: torch.dtype, generator: Any) -> torch.Tensor:
+            values = torch.empty(shape, dtype=dtype)
+            return values.fill_(1.0) if std is None else values.normal_(0.0, std, generator=generator)
+
+        def counted(sizes: list[int], device: torch.device, *, pin: bool) -> Iterator[HostMemory]:
+            assert not pin
+            made.extend(sizes)
+            return host_memories(sizes, device, pin=pin)
+
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(weights, "draw", drawn_here)
+            monkeypatch.setattr(weights, "host_memories", counted)
+            fill(dit, Elsewhere().manual_seed(0), weights_on="cpu", dtype=BF16)
+        assert sum(made) == sum(parameter.nbytes for parameter in dit.parameters())
+        expected = dict(pipe.dit.named_parameters())
+        assert [name for name, each in dit.named_parameters() if not torch.equal(each, expected[name])] == []
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
     def test_are_the_same_wherever_they_are_kept(self) -> None:
