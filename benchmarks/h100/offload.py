@@ -195,7 +195,9 @@ class Measuring:
     def pinning(self) -> dict[str, float]:
         """Pin as much as the offload step does, and nothing else."""
         state = streaming.offloaded(self.bench.arms["low_vram_optimized"].pipeline)
-        blocks = [block.packed.size for block in state.stream.blocks] if state else []
+        if state is None:
+            raise RuntimeError("low_vram_optimized is not streamed")
+        blocks = [block.packed.size for block in state.stream.blocks]
         held: list[HostMemory] = []
         seconds = timed(lambda: held.extend(host_memories(blocks, DEVICE)))[0]
         found = {"bytes": float(sum(blocks)), "s": seconds, "pinned": float(sum(each.pinned for each in held))}

@@ -16,7 +16,7 @@ from pytest_loraperf.backends.pretrained import build_pretrained
 from pytest_loraperf.backends.protocol import Choices, Generation, Recipe, StepEffect
 from pytest_loraperf.backends.quiet import quiet
 from pytest_loraperf.backends.recipes import with_compile
-from pytest_loraperf.backends.synthetic import build_synthetic
+from pytest_loraperf.backends.synthetic import build_for
 from pytest_loraperf.backends.undrawn import Layers, fuse_later, settle_all
 from pytest_loraperf.backends.user_built import build_users
 from pytest_loraperf.gpu.device import Device
@@ -65,15 +65,9 @@ class DiffSynth:
         compute, weights_on = device.torch_name, "cpu" if on_cpu else device.torch_name
         with quiet():
             if isinstance(model, Synthetic):
-                return build_synthetic(
-                    model.size,
-                    pipeline=model.pipeline,
-                    seed=model.seed,
-                    device=compute,
-                    weights_on=weights_on,
-                    dtype=DTYPE,
-                    draw_later=on_cpu,
-                )
+                # What takes this backend and changes a step would look for values in vain.
+                draw_later = on_cpu and type(self) is DiffSynth
+                return build_for(model, compute, weights_on, DTYPE, draw_later=draw_later)
             if isinstance(model, Pretrained):
                 return build_pretrained(model.source, device=compute, weights_on=weights_on, dtype=DTYPE)
             return build_users(model, compute, weights_on)

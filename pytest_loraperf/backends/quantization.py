@@ -98,13 +98,15 @@ def quantize(pipe: BasePipeline, module: torch.nn.Module, scheme: str, device: D
     """
     check_scheme(scheme, device)
     if scheme == TORCHAO:
-        settle_all(module)
         return _quantize_torchao(pipe, module, scheme)
     return _quantize_managed(pipe, module, FP8 if scheme == COMPUTE else pipe.torch_dtype)
 
 
 def _quantize_managed(pipe: BasePipeline, module: torch.nn.Module, compute: torch.dtype) -> StepEffect:
-    """DiffSynth's managed Linears with fp8 weights, cast one by one on the computing device."""
+    """DiffSynth's managed Linears with fp8 weights, cast one by one on the computing device.
+
+    What is not drawn yet is cast when it is.
+    """
     from diffsynth.core.vram.layers import AutoWrappedLinear, enable_vram_management  # noqa: PLC0415 - heavy
 
     config: dict[str, Any] = {"computation_dtype": compute, "computation_device": pipe.device}
@@ -126,28 +128,13 @@ def _quantize_managed(pipe: BasePipeline, module: torch.nn.Module, compute: torc
                 if waiting is not None and waiting.change(f"{path}.{name}", _cast):
                     parameter.data = _cast(parameter.data)
                 else:
-                    parameter.data = kept_in(parameter.data, _cast(parameter.data.to(pipe.device)))
+                    parameter.data = _cast(parameter.data.to(pipe.device)).to(parameter.device)
             changed += 1
     return StepEffect(changed, total)
 
 
 def _cast(value: Tensor) -> Tensor:
     return value.to(FP8)
-
-
-def kept_in(old: Tensor, value: Tensor) -> Tensor:
-    """Return the value where the old one is: in its own memory if that is pinned, which is dear to make."""
-    if old.device == value.device:
-        return value
-    if not old.is_pinned() or not old.is_contiguous() or value.nbytes > old.nbytes:
-        return value.to(old.device)
-    return front_of(old, value.dtype).copy_(value)
-
-
-def front_of(old: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a tensor of the same shape and a dtype that is no wider, in the first bytes of a contiguous one."""
-    offset = old.storage_offset() * old.itemsize // dtype.itemsize
-    return old.view(-1).view(dtype).as_strided(old.shape, old.stride(), offset)
 
 
 def quantize_below_lora(pipe: BasePipeline, method: str) -> StepEffect:
@@ -162,6 +149,7 @@ def _quantize_torchao(pipe: BasePipeline, module: torch.nn.Module, scheme: str) 
     from diffsynth.core.quant import QuantizeConfig  # noqa: PLC0415 - heavy
     from diffsynth.core.vram.layers import LoRAHotLoadMixin  # noqa: PLC0415
 
+    settle_all(module)
     # By default torchao switches on inductor's coordinate-descent tuning for the whole process: the arms that come
     # after would be compiled otherwise than they are alone, and compiling one block takes minutes, not seconds.
     config = QuantizeConfig(method=scheme, backend_config_kwargs={"set_inductor_config": False})

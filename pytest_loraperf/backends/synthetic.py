@@ -22,27 +22,42 @@ def build_synthetic(
     device: torch.device | str,
     weights_on: torch.device | str | None = None,
     dtype: torch.dtype = torch.bfloat16,
-    draw_later: bool = False,
 ) -> Any:
     """Build a pipeline of ``registry.PIPELINES`` that computes on ``device``.
 
-    Its weights are kept on ``weights_on``, there too unless given. With ``draw_later`` those of its blocks have no
-    values until they are offloaded (``undrawn``).
+    Its weights are kept on ``weights_on``, there too unless given.
     ``tiny`` has a VAE, Qwen-Image's a text encoder too. ``full`` is the transformer alone: prompts become seeded
     embeddings, and no image is decoded.
 
     Raises:
         ModelError: the full model was asked for on the CPU.
     """
-    described = describe(pipeline)
-    if size == "full" and torch.device(device).type == "cpu":
-        tiny, full = (Synthetic(each, pipeline=pipeline) for each in SIZES)
+    model = Synthetic(size, pipeline=pipeline, seed=seed)
+    return build_for(model, device, weights_on or device, dtype, draw_later=False)
+
+
+def build_for(
+    model: Synthetic,
+    device: torch.device | str,
+    weights_on: torch.device | str,
+    dtype: torch.dtype,
+    *,
+    draw_later: bool,
+) -> Any:
+    """Build a pipeline as ``build_synthetic`` does; with ``draw_later`` its blocks are for ``undrawn``.
+
+    Raises:
+        ModelError: the full model was asked for on the CPU.
+    """
+    described = describe(model.pipeline)
+    if model.size == "full" and torch.device(device).type == "cpu":
+        tiny, full = (Synthetic(each, pipeline=model.pipeline) for each in SIZES)
         raise ModelError(f"{full} has {described.billions:g} B parameters and needs a CUDA device; use {tiny}")
-    pipe = described.assemble(size, device=device, dtype=dtype)
-    generator = torch.Generator(device).manual_seed(seed)
+    pipe = described.assemble(model.size, device=device, dtype=dtype)
+    generator = torch.Generator(device).manual_seed(model.seed)
     for module in pipe.children():
         later = [name for name, _ in repeated_blocks(module)] if draw_later and module is pipe.dit else ()
-        fill(module, generator, weights_on=weights_on or device, dtype=dtype, later=later)
+        fill(module, generator, weights_on=weights_on, dtype=dtype, later=later)
         # DiffSynth's loader casts what is no parameter too (the rotary frequencies of the text encoder).
         module.to(dtype)
     return pipe.eval()

@@ -1,4 +1,4 @@
-"""Weights that are drawn later: a block gets its values when it is offloaded, with all that was done to it.
+"""Weights that are drawn later: a block gets its values when it is streamed, with all that was done to it.
 
 Otherwise each step would bring every block to the GPU and back, and all of a model would have to be in host memory
 in the type that it is drawn in, to end up in half of it.
@@ -23,9 +23,9 @@ Fuse = Callable[[nn.Module, Mapping[str, Tensor]], object]
 
 @dataclass
 class _Weight:
-    """A parameter that waits: how it is drawn, and what is done to it after, in this order."""
+    """A parameter that waits: what stands for it, how it is drawn, and what is done to it after, in this order."""
 
-    shape: torch.Size
+    stand_in: nn.Parameter
     std: float | None
     changes: list[Change] = field(default_factory=list)
 
@@ -53,12 +53,13 @@ class Undrawn:
         self._dtype = dtype
         self._blocks: dict[str, _Block] = {}
 
-    def add(self, block: str, name: str, shape: torch.Size, std: float | None) -> Tensor:
+    def add(self, block: str, name: str, shape: torch.Size, std: float | None) -> nn.Parameter:
         """Let a parameter wait, and return what stands for it; the block's first is the next to be drawn."""
         if block not in self._blocks:
             self._blocks[block] = _Block(self._generator.get_state())
-        self._blocks[block].weights[name] = _Weight(shape, std)
-        return torch.empty(shape, dtype=self._dtype, device="meta")
+        stand_in = nn.Parameter(torch.empty(shape, dtype=self._dtype, device="meta"), requires_grad=False)
+        self._blocks[block].weights[name] = _Weight(stand_in, std)
+        return stand_in
 
     def block_of(self, name: str) -> str | None:
         """Return the block in which a parameter waits, None where it does not wait."""
@@ -76,7 +77,7 @@ class Undrawn:
         generator = torch.Generator(self._generator.device)
         generator.set_state(self._blocks[block].state)
         for name, weight in self._blocks[block].weights.items():
-            value = draw(weight.shape, weight.std, self._dtype, generator)
+            value = draw(weight.stand_in.shape, weight.std, self._dtype, generator)
             for change in weight.changes:
                 value = change(value)
             yield name, value
@@ -87,9 +88,12 @@ class Undrawn:
         del self._blocks[block]
 
     @property
-    def blocks(self) -> dict[str, list[str]]:
-        """The blocks that wait, and the names of their parameters."""
-        return {block: list(each.weights) for block, each in self._blocks.items()}
+    def blocks(self) -> dict[str, dict[str, nn.Parameter]]:
+        """The blocks that wait, and what stands for their parameters, by name."""
+        return {
+            block: {name: weight.stand_in for name, weight in each.weights.items()}
+            for block, each in self._blocks.items()
+        }
 
 
 def _in_host_memory(_name: str, value: Tensor) -> Tensor:
@@ -105,9 +109,10 @@ def undrawn(module: nn.Module) -> Undrawn | None:
 def settle(module: nn.Module, block: str, keep: Keep = _in_host_memory) -> None:
     """Give a block its parameters, where ``keep`` puts their values."""
     waiting = vars(module)[ATTRIBUTE]
-    for name, value in waiting.take(block):
+    kept = {name: keep(name, value) for name, value in waiting.take(block)}
+    for name, value in kept.items():  # all or none: it may be tried again
         owner, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(owner), leaf, nn.Parameter(keep(name, value), requires_grad=False))
+        setattr(module.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
     if not waiting.blocks:
         delattr(module, ATTRIBUTE)
 
@@ -137,14 +142,14 @@ def fuse_later(module: nn.Module, factors: Mapping[str, Tensor], fuse: Fuse) -> 
 def _fused(fuse: Fuse, factors: Mapping[str, Tensor], weight: Tensor) -> Tensor:
     layer = _layer(weight, None)
     fuse(nn.ModuleDict({"layer": layer}), factors)
-    return layer.get_parameter("weight").data
+    return layer.weight.data
 
 
-def _layer(weight: Tensor, bias: Tensor | None) -> nn.Module:
-    """Return a module with a layer's parameters; to make a Linear would draw some that nobody needs."""
-    layer = nn.Module()
-    for name, value in (("weight", weight), ("bias", bias)):
-        layer.register_parameter(name, None if value is None else nn.Parameter(value, requires_grad=False))
+def _layer(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias, requires_grad=False)
     return layer
 
 

@@ -39,11 +39,13 @@ def fill(
         block = next((name for name in later if f"{path}.".startswith(f"{name}.")), None)
         for name, parameter in part.named_parameters(recurse=False):
             std, full_name = _std(part, name, parameter), f"{path}.{name}"
-            stand_in = None if block is None else waiting.add(block, full_name, parameter.shape, std)
+            if block is not None:
+                setattr(part, name, waiting.add(block, full_name, parameter.shape, std))
             # What waits is drawn here too: the values of those that follow depend on it.
             values = draw(parameter.shape, std, dtype, generator)
-            kept = _kept(values, weights_on, next(homes, None)) if stand_in is None else stand_in
-            setattr(part, name, torch.nn.Parameter(kept, requires_grad=False))
+            if block is None:
+                kept = _kept(values, weights_on, next(homes, None))
+                setattr(part, name, torch.nn.Parameter(kept, requires_grad=False))
     if waiting.blocks:
         setattr(module, ATTRIBUTE, waiting)
     for part in module.modules():

@@ -48,12 +48,14 @@ class EffectProbe:
 
         The probes are drawn on ``device``, which the gains are measured on later.
         """
-        for name in self._adapters:
+        found = {}
+        for name in sorted(self._adapters):  # block by block: a block may be drawn to be looked at
             weight, bias = (getattr(layer_of(name), kind) for kind in ("weight", "bias"))
             outputs, features = weight.shape
-            # One layer at a time goes to the device: the weights may be in host memory, where this takes minutes.
+            # One layer at a time is computed with on the device: on a CPU all would take minutes.
             output = probe(name, outputs, features, device) @ weight.to(device).float().T
-            self._base[name] = (output if bias is None else output + bias.to(device).float()).cpu()
+            found[name] = (output if bias is None else output + bias.to(device).float()).cpu()
+        self._base = {name: found[name] for name in self._adapters}
 
     @torch.no_grad()
     def gains(self, layer_of: LayerOf, device: str, dtype: torch.dtype) -> dict[str, float]:

@@ -17,7 +17,6 @@ from pytest_loraperf.backends import quantization, streaming
 from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.pipelines import qwen_image
 from pytest_loraperf.backends.protocol import Choices
-from pytest_loraperf.backends.quantization import FP8, front_of, kept_in
 from pytest_loraperf.backends.streaming import Offloaded, offloaded, stream_blocks
 from pytest_loraperf.backends.streaming import pipeline as streaming_pipeline
 from pytest_loraperf.backends.streaming.stacks import split, stacks_of
@@ -407,19 +406,6 @@ class TestPinning:
         assert [block.packed.host.data_ptr() for block in state_of(pipe).stream.blocks] == homes
         assert len(asked) == first > LAYERS
         assert torch.equal(generated(pipe).latents, wanted)
-
-
-class TestQuantizedInPlace:
-    def test_takes_the_front_of_the_weights_memory(self) -> None:
-        old, value = torch.randn(4, 6).to(torch.bfloat16), torch.randn(4, 6).to(FP8)
-        found = front_of(old, FP8).copy_(value)
-        assert (found.data_ptr(), found.dtype, found.shape) == (old.data_ptr(), FP8, old.shape)
-        assert torch.equal(found.float(), value.float())
-
-    def test_is_not_asked_for_where_the_weight_is_not_away(self) -> None:
-        old, value = torch.randn(4, 6).to(torch.bfloat16), torch.randn(4, 6).to(FP8)
-        assert kept_in(old, value) is value
-        assert kept_in(old.to("meta"), value).device.type == "meta"
 
 
 class TestChoices:

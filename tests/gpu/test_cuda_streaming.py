@@ -10,12 +10,10 @@ import pytest
 import torch
 
 from pytest_loraperf.backends.pipelines import qwen_image
-from pytest_loraperf.backends.quantization import FP8, kept_in
 from pytest_loraperf.backends.streaming import offloaded, stream_blocks
 from pytest_loraperf.backends.synthetic_sizes import TINY
 from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.gpu.pinned import host_memories
 from pytest_loraperf.options import Settings
 from pytest_loraperf.session import Session
 
@@ -62,7 +60,7 @@ def test_bits_are_those_of_resident_weights_on_any_card(
     stream_blocks(pipe, everything)
 
 
-def test_pinned_memory_of_the_build_is_used_again(bench: Bench) -> None:
+def test_pinned_memory_is_used_again(bench: Bench) -> None:
     pipe = bench.arm("low_vram_optimized").pipeline
     state = offloaded(pipe)
     assert state is not None
@@ -80,15 +78,6 @@ def test_blocks_leave_the_device_when_the_arm_is_parked(session: Session, bench:
     assert not any(parameter.is_cuda for parameter in pipe.parameters())
     session.shop.backend.unpark(pipe, berth)
     assert torch.equal(session.shop.backend.generate(pipe, request).latents, wanted)
-
-
-def test_a_quantized_weight_stays_in_its_pinned_memory() -> None:
-    (memory,) = host_memories([4 * 6 * 2], torch.device("cuda:0"))
-    old = memory.bytes.view(torch.bfloat16).view(4, 6).copy_(torch.randn(4, 6))
-    value = old.cuda().to(FP8)
-    found = kept_in(old, value)
-    assert (found.data_ptr(), found.dtype) == (old.data_ptr(), FP8)
-    assert torch.equal(found.float(), value.float().cpu())
 
 
 def test_a_forked_child_is_told_and_the_parent_goes_on(session: Session, bench: Bench) -> None:

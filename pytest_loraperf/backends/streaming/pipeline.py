@@ -142,7 +142,9 @@ def stream_blocks(pipe: Any, limit: int) -> StepEffect:
             modules += [block for _, block in stack.blocks]
         if model is not main and model.rest:
             visitors[model.name] = Visitor(next(taken), copies)
-    copies.trim()  # else what stays would be put into the large segment that packing needed
+    # Waits until what was drawn is in host memory; and what stays on the device would else be put into the large
+    # segment that packing needed.
+    copies.trim()
     for tensor in main.rest:
         tensor.data = tensor.data.to(device)
 
@@ -220,18 +222,28 @@ def _let_stay(state: Offloaded, main: _Model, limit: int) -> None:
 
 
 class _Waiting:
-    """The parameters of a model's stacks that are drawn into their places, by their ids; others are drawn now."""
+    """The parameters of a model's stacks that are drawn into their places, by their ids; others are drawn now.
+
+    Raises:
+        StrategyError: one was replaced, whose values would be lost.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.blocks: dict[int, tuple[str, str]] = {}
         self._module = module
         self._held = undrawn(module)
         stacked = {name for stack in stacks_of(module) for name, _ in stack.blocks}
-        for block, names in self._held.blocks.items() if self._held is not None else ():
+        now = dict(module.named_parameters())
+        for block, stand_ins in self._held.blocks.items() if self._held is not None else ():
+            for name, stand_in in stand_ins.items():
+                if now.get(name) is not stand_in:
+                    raise StrategyError(
+                        f"offload[stream]: {name} was replaced before it was drawn; replace it later"
+                    )
             if block not in stacked:
                 settle(module, block)
             else:
-                self.blocks |= {id(module.get_parameter(name)): (block, name) for name in names}
+                self.blocks |= {id(stand_in): (block, name) for name, stand_in in stand_ins.items()}
 
     def draw(self, places: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Draw what waits of a block into its places; return the parameters by the ids of what stood for them."""
