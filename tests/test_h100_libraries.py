@@ -51,11 +51,11 @@ def test_each_library_is_asked_the_same(tmp_path: Path) -> None:
     for file in tmp_path.glob("libraries-*.json"):
         name, words = file.stem.removeprefix("libraries-"), file.read_text(encoding="utf-8")
         asked[name] = words.replace(f"--backend {name} ", "").replace(str(file), "")
-    same = f"bench --model synthetic:full --strategies {','.join(REPORTED)} --limits --steps 2 --rounds 9 --max-seconds 60s --json \n"
+    same = f"bench --model synthetic:full --strategies {','.join(REPORTED)} --limits --steps 2 --rounds 9 --max-seconds 30s --json \n"
     assert asked == {
         "diffsynth": same,
         "diffusers": same,
-        "diffsynth1": f"-m pytest_loraperf.cli {same.replace('60s', '10s')}",
+        "diffsynth1": f"-m pytest_loraperf.cli {same.replace('30s', '10s')}",
     }
 
 
