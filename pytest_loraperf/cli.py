@@ -10,8 +10,11 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +29,7 @@ from pytest_loraperf.commands.arguments import (
     parser,
 )
 from pytest_loraperf.commands.exits import CUT_OFF, FINDING, FINE, INCONCLUSIVE, INTERRUPTED, USAGE
+from pytest_loraperf.commands.progress import Line
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.models import names_function
 from pytest_loraperf.options import OPTIONS, Option, Settings, read_device
@@ -50,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what the terminal has no letter for must not end a measurement
     try:
-        status = COMMANDS[given.name](given)
+        with _terminated_as_by_ctrl_c():
+            status = COMMANDS[given.name](given)
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -131,7 +136,7 @@ def _calibrate(given: argparse.Namespace) -> int:
         simulated_only=given.simulated_only,
     )
     settings = _settings(given, CALIBRATE_OPTIONS)
-    found = run_calibration(settings, given.command, asked, _changes(given), _tell, _printer(given))
+    found = run_calibration(settings, given.command, asked, _changes(given), Line().tell, _printer(given))
     return FINDING if any(found.findings()) else FINE
 
 
@@ -154,7 +159,7 @@ def _effect(given: argparse.Namespace) -> int:
     settings = _settings(given, EFFECT_OPTIONS)._replace(adapters=tuple(given.adapters))
     min_gain = _read("--min-gain", _gain, given.min_gain)
     check_files(settings, "--")
-    results = run_effect(settings, given.command, given.strategies, min_gain, _tell, _printer(given))
+    results = run_effect(settings, given.command, given.strategies, min_gain, Line().tell, _printer(given))
     _write_page(settings, results)
     return _status(results)
 
@@ -164,7 +169,9 @@ def _forecast(given: argparse.Namespace) -> int:
 
     settings = _settings(given, FORECAST_OPTIONS)
     check_files(settings, "--")
-    results = run_forecast(settings, given.command, given.strategies, _changes(given), _tell, _printer(given))
+    results = run_forecast(
+        settings, given.command, given.strategies, _changes(given), Line().tell, _printer(given)
+    )
     return _status(results)
 
 
@@ -270,9 +277,17 @@ def _gain(text: str) -> float:
     return gain
 
 
-def _tell(line: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[Kloraperf: {line}", end="", file=sys.stderr, flush=True)
+@contextmanager
+def _terminated_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end a command in order: it is what a job that has used up its time gets."""
+    if threading.current_thread() is not threading.main_thread():  # only that may
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -12,7 +12,7 @@ from pytest_loraperf.advise.code import BACKEND, Lora, Setting, code_for
 from pytest_loraperf.backends.protocol import Generation
 from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.bench.workloads import StrategyWorkload
-from pytest_loraperf.commands.progress import Progress
+from pytest_loraperf.commands.progress import Bar
 from pytest_loraperf.commands.sweep import Sweep, images, take_sweeps
 from pytest_loraperf.errors import LoraperfError, said
 from pytest_loraperf.options import Settings
@@ -62,15 +62,15 @@ def run_benchmark(
 ) -> Results:
     """Measure the named strategies against the reference, sweep, show the tables, and write what was found.
 
-    What was measured before Ctrl-C is shown and written too. A strategy that cannot be built is an error in its
-    row; the others are measured all the same.
+    What was measured before Ctrl-C or SIGTERM is shown and written too. A strategy that cannot be built is an
+    error in its row; the others are measured all the same.
 
     Raises:
         LoraperfError: a name, the model, the device, an adapter or the request is not understood.
     """
     session = Session(settings, command=command)
     chosen = session.strategies.select(asked.strategies)
-    progress = Progress(len(chosen) * (1 + sum(len(sweep.values) for sweep in asked.sweeps)))
+    progress = Bar(len(chosen) * (1 + sum(len(sweep.values) for sweep in asked.sweeps)))
     session.tell = progress.tell
     if settings.gpu_budget_mode == "cap":
         session.play_card()

@@ -10,7 +10,7 @@ MEANINGS = {
     FINDING: "a finding, or a failure",
     USAGE: "wrong usage: an argument, or a file that cannot be used",
     INCONCLUSIVE: "cannot tell",
-    INTERRUPTED: "interrupted by Ctrl-C; `bench`, `effect` and `forecast` write what was found until then",
+    INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; `bench`, `effect` and `forecast` write what they found before",
     CUT_OFF: "whoever read the output went away, as `| head` does",
 }
 BY_COMMAND = {

@@ -1,13 +1,14 @@
-"""The bar of a command."""
+"""What a command tells of itself while it runs."""
 
 from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from pytest_loraperf.commands.progress import Progress
+from pytest_loraperf.commands.progress import Bar, Line
 
 
 class Terminal(io.StringIO):
@@ -15,21 +16,45 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO) -> str:
-    monkeypatch.setattr(sys, "stderr", stream)
-    progress = Progress(4)
-    progress.tell("fused: round 2 of at most 9")
-    progress.done()
-    progress.close()
-    progress.close()
-    return stream.getvalue()
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    there = Terminal()
+    monkeypatch.setattr(sys, "stderr", there)
+    return there
 
 
 def test_a_terminal_shows_how_far_it_is_and_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = shown(monkeypatch, Terminal())
-    assert "fused: round 2 of at most 9" in said
-    assert "0/4" in said
+    there = terminal(monkeypatch)
+    bar = Bar(4)
+    bar.tell("fused: round 2 of at most 9")
+    bar.done()
+    bar.close()
+    bar.close()
+    assert "fused: round 2 of at most 9" in there.getvalue()
+    assert "0/4" in there.getvalue()
 
 
-def test_elsewhere_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shown(monkeypatch, io.StringIO()) == ""
+def test_a_line_of_a_terminal_takes_the_place_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = terminal(monkeypatch)
+    line = Line()
+    line.tell("fused: fuse")
+    line.tell("")
+    assert there.getvalue() == "\r\x1b[Kloraperf: fused: fuse\r\x1b[K"
+
+
+@pytest.mark.parametrize("kind", [Line, lambda clock: Bar(4, clock)])
+def test_elsewhere_a_run_of_some_length_says_now_and_then_what_it_is_at(
+    kind: Callable[[Callable[[], float]], Line | Bar], capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0, 0, 9.9, 10, 19, 40, 40])
+    told = kind(lambda: next(times))
+    told.tell("fused: fuse")
+    told.tell("fused: warming up")
+    assert capsys.readouterr() == ("", "")
+    told.tell("fused: round 1 of at most 9")
+    told.tell("fused: round 2 of at most 9")
+    told.tell("")
+    told.tell("fused: round 3 of at most 9")
+    assert capsys.readouterr().err.splitlines() == [
+        "loraperf: after 10 s: fused: round 1 of at most 9",
+        "loraperf: after 40 s: fused: round 3 of at most 9",
+    ]

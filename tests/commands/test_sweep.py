@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,14 +141,16 @@ def test_a_point_over_the_budget_is_told_of(tmp_path: Path, capsys: pytest.Captu
     assert over.latency is not None
 
 
-def test_what_was_measured_before_ctrl_c_is_shown_and_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_measured_before_the_end_of_its_time_is_shown_and_written(
+    sent: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = signal.getsignal(sent)
     peak = Bench.runtime_peak_of
 
     def interrupted(bench: Bench, name: str, request: Request) -> int:
         if request.steps == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(sent)
         return peak(bench, name, request)
 
     monkeypatch.setattr(Bench, "runtime_peak_of", interrupted)
@@ -160,6 +163,7 @@ def test_what_was_measured_before_ctrl_c_is_shown_and_written(
     results = read_results(out)
     assert [point.value for point in results.sweep] == [2]
     assert results.strategies["fused"].latency is not None
+    assert signal.getsignal(sent) == before
 
 
 def test_a_strategy_that_is_named_twice_is_swept_once(tmp_path: Path) -> None:
