@@ -139,7 +139,9 @@ class Block:
 
 NOISE = "docs/noise.md"
 VRAM = "docs/explanation/vram.md"
-LIBRARIES = tuple(f"h100/libraries-{library}.json" for library in ("diffsynth", "diffusers", "diffsynth1"))
+LIBRARIES = tuple(
+    f"h100/libraries-{run}.json" for run in ("diffsynth", "diffusers", "diffsynth1", "diffsynth1-offload")
+)
 BLOCKS = (
     Block("README.md", "demo", ("cpu/demo.json",), _run),
     Block("README.md", "h100", ("h100/gate.json",), _table),

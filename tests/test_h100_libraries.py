@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -45,18 +46,26 @@ def test_each_library_is_asked_the_same(tmp_path: Path) -> None:
     stub = program(tmp_path / "bin", "loraperf", STUB)
     lines = run(tmp_path, stub.parent, DIFFSYNTH1_PYTHON=str(stub))
     assert [line.partition(",")[0] for line in lines] == [
-        f"libraries-{name}: exit 0" for name in ("diffsynth", "diffusers", "diffsynth1")
+        f"libraries-{run}: exit 0" for run in ("diffsynth", "diffusers", "diffsynth1", "diffsynth1-offload")
     ]
     asked = {}
     for file in tmp_path.glob("libraries-*.json"):
         name, words = file.stem.removeprefix("libraries-"), file.read_text(encoding="utf-8")
-        asked[name] = words.replace(f"--backend {name} ", "").replace(str(file), "")
-    same = f"bench --model synthetic:full --strategies {','.join(REPORTED)} --limits --steps 2 --rounds 9 --max-seconds 30s --json \n"
+        asked[name] = words.replace(str(file), "")
+    seven = list(REPORTED)
     assert asked == {
-        "diffsynth": same,
-        "diffusers": same,
-        "diffsynth1": f"-m pytest_loraperf.cli {same.replace('30s', '10s')}",
+        "diffsynth": bench("diffsynth", seven, "30s"),
+        "diffusers": bench("diffusers", seven, "30s"),
+        "diffsynth1": f"-m pytest_loraperf.cli {bench('diffsynth1', seven[:5], '10s')}",
+        "diffsynth1-offload": f"-m pytest_loraperf.cli {bench('diffsynth1', seven[5:], '10s')}",
     }
+
+
+def bench(backend: str, strategies: Sequence[str], seconds: str) -> str:
+    return (
+        f"bench --backend {backend} --model synthetic:full --strategies {','.join(strategies)} --limits --steps 2 "
+        f"--rounds 9 --max-seconds {seconds} --json \n"
+    )
 
 
 def test_without_diffsynth1_it_says_what_to_set(tmp_path: Path) -> None:

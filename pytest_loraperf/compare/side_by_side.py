@@ -10,6 +10,7 @@ from pytest_loraperf.compare.compare import CPU_UNKNOWN, read_positive, run_diff
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.claims import CLAIMS, REPORTED, Claim, Loads
 from pytest_loraperf.report.markdown import code, escape, markdown_row
+from pytest_loraperf.report.merging import merge
 from pytest_loraperf.report.ranking import Found, ranking
 from pytest_loraperf.report.results import Results, StrategyResult
 from pytest_loraperf.report.table import NONE, one_line
@@ -25,46 +26,65 @@ WORDS: Mapping[Status, str] = {
 REPORTED_TITLE = "reported"
 
 
-def read_libraries(files: Sequence[Path]) -> dict[str, Results]:
+def read_libraries(files: Sequence[Path]) -> dict[str, list[Results]]:
     """Read results files, and return them by their library and its version.
+
+    A library may have been measured in several runs, each of other strategies beside the reference.
 
     Raises:
         LoraperfError: a file is no results file, or two of them cannot stand side by side.
     """
-    found: dict[str, tuple[Path, Results]] = {}
-    for path in files:
-        results = read_positive(path)
-        library = one_line(results.machine.backend) or path.stem
-        if library in found:
+    read = [(path, read_positive(path)) for path in files]
+    found: dict[str, list[Results]] = {}
+    for path, results in read:
+        found.setdefault(_library(path, results), []).append(results)
+    for (first, base), (second, new) in combinations(read, 2):
+        library = _library(first, base)
+        again = [name for name in _own(base) if name in _own(new)] if library == _library(second, new) else []
+        if again:
             raise LoraperfError(
-                f"--claims: {found[library][0]} and {path} are both of {library}; give one of each library, "
-                "or see what changed from one to the other with loraperf compare"
+                f"--claims: {first} and {second} both have {one_line(again[0])} of {library}; give each strategy "
+                "of a library once, or see what changed from one to the other with loraperf compare"
             )
-        found[library] = path, results
-    for (first, base), (second, new) in combinations(found.values(), 2):
         differences = one_line(", ".join(_differences(base, new)))
         if differences:
             raise LoraperfError(
                 f"--claims: {first} and {second} differ in {differences}: what they say would not be that of "
                 "their libraries alone; measure both alike"
             )
-    return {library: results for library, (_, results) in found.items()}
+    return found
 
 
-def side_by_side(libraries: Mapping[str, Results]) -> Iterator[str]:
+def side_by_side(libraries: Mapping[str, Sequence[Results]]) -> Iterator[str]:
     """Yield lines of Markdown: the strategies in each library, the claims, and what to know of both."""
+    whole = {library: _whole(runs) for library, runs in libraries.items()}
     judged = {
-        library: {found.claim: found for found in ranking(results, CLAIMS)}
-        for library, results in libraries.items()
+        library: {found.claim: found for found in ranking(results, CLAIMS)} for library, results in whole.items()
     }
-    yield from _table("strategy", [REPORTED_TITLE, *libraries], _strategies(libraries))
+    yield from _table("strategy", [REPORTED_TITLE, *whole], _strategies(whole))
     yield ""
-    yield from _table(REPORTED_TITLE, [*libraries], _claims(judged))
+    yield from _table(REPORTED_TITLE, [*whole], _claims(judged))
     yield ""
-    for note in _notes(libraries, judged):
+    for note in _notes(whole, judged, {library: len(runs) for library, runs in libraries.items()}):
         yield f"- {escape(one_line(note))}"
-    for command in dict.fromkeys(results.command for results in libraries.values() if results.command):
+    commands = (results.command for runs in libraries.values() for results in runs)
+    for command in dict.fromkeys(filter(None, commands)):
         yield f"- {code(one_line(command))}"
+
+
+def _library(path: Path, results: Results) -> str:
+    return one_line(results.machine.backend) or path.stem
+
+
+def _own(results: Results) -> list[str]:
+    """Return the strategies that a run measured for themselves: the reference is in each."""
+    return [
+        name for name, each in results.strategies.items() if name != REFERENCE and (each.samples_s or each.error)
+    ]
+
+
+def _whole(runs: Sequence[Results]) -> Results:
+    return runs[0] if len(runs) == 1 else merge(runs, [name for results in runs for name in results.strategies])
 
 
 def _table(corner: str, columns: Sequence[str], rows: Iterator[tuple[str, list[str]]]) -> Iterator[str]:
@@ -128,15 +148,16 @@ def _outcome(found: Found | None) -> str:
     return f"{WORDS[found.status]}: {figures}"
 
 
-def _notes(libraries: Mapping[str, Results], judged: Mapping[str, Mapping[Claim, Found]]) -> Iterator[str]:
+def _notes(
+    libraries: Mapping[str, Results], judged: Mapping[str, Mapping[Claim, Found]], runs: Mapping[str, int]
+) -> Iterator[str]:
     every = list(libraries.values())
     first = every[0].machine
     driver = f", driver {first.driver}" if first.driver else ""
     yield f"{every[0].model} on {first.name}{driver}, torch {first.torch}"
     yield f"of a strategy: time of a generation, its ratio to {REFERENCE}, VRAM at run time"
     yield f"{REPORTED_TITLE}: by users, on a card that is not named; of 20 to 30 %, say, the lower end is held"
-    if len(every) > 1:
-        yield "each library was measured in a run of its own, which its ratios are within"
+    yield from _of_runs(runs)
     ratios = [each.ratio for results in every for each in results.strategies.values() if each.ratio]
     found = [each for of in judged.values() for each in of.values()]
     if any(each.of_limit is not None for results in every for each in results.strategies.values()):
@@ -153,6 +174,15 @@ def _notes(libraries: Mapping[str, Results], judged: Mapping[str, Mapping[Claim,
         yield CPU_UNKNOWN
     for library, results in libraries.items():
         yield from _of_library(library, results)
+
+
+def _of_runs(runs: Mapping[str, int]) -> Iterator[str]:
+    """Yield what to know of each library's runs, of which it has so many."""
+    several = [f"{library} was measured in {count} runs" for library, count in runs.items() if count > 1]
+    if several:
+        yield f"{', '.join(several)}: a ratio is within one of them, or not in the same rounds"
+    elif len(runs) > 1:
+        yield "each library was measured in a run of its own, which its ratios are within"
 
 
 def _of_library(library: str, results: Results) -> Iterator[str]:
