@@ -159,7 +159,11 @@ def _loras(page: _Page) -> Iterator[tuple[Lora, str, str]]:
 
 def _converted(page: _Page, path: str, device: str) -> Iterator[str]:
     page.imports.add("from pytest_loraperf.lora import lora_state_dict")
-    yield f"lora = lora_state_dict({path}, pipe.dit, pipe.torch_dtype, {device})"
+    model = page.setting.model
+    is_qwen = isinstance(model, Pretrained) or (isinstance(model, Synthetic) and model.pipeline == QWEN_IMAGE)
+    # Published files name the layers of some pipelines otherwise, which their own loader knows.
+    rename = "" if is_qwen else ", pipe.lora_loader().convert_state_dict"
+    yield f"lora = lora_state_dict({path}, pipe.dit, pipe.torch_dtype, {device}{rename})"
 
 
 def _attach(page: _Page, _: Step) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -75,6 +75,12 @@ class DiffSynth:
     def lora_shapes(self, pipeline: BasePipeline) -> dict[str, tuple[int, int]]:
         """Return the Linear layers of ``pipe.dit``, as (out_features, in_features)."""
         return linear_shapes(pipeline.dit)
+
+    def lora_names(self, pipeline: BasePipeline, tensors: dict[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Return the tensors as the pipeline's own LoRA loader converts them."""
+        loader = pipeline.lora_loader(torch_dtype=pipeline.torch_dtype, device="cpu")
+        found: dict[str, torch.Tensor] = loader.convert_state_dict(tensors)
+        return found
 
     def lora_targets(self, pipeline: BasePipeline) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.dit``, or all where it names none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -74,6 +74,10 @@ class DiffSynth1:
     def lora_shapes(self, pipeline: Any) -> dict[str, tuple[int, int]]:
         """Return the Linear layers of ``pipe.dit``, as (out_features, in_features)."""
         return linear_shapes(pipeline.dit)
+
+    def lora_names(self, pipeline: Any, tensors: dict[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:  # noqa: ARG002 - the protocol's
+        """Return the tensors as they are: 1.1 converts those of FLUX alone, and inside of its pipeline."""
+        return tensors
 
     def lora_targets(self, pipeline: Any) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.dit``, or all where it has none."""

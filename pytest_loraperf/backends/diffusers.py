@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -90,6 +90,12 @@ class Diffusers:
     def lora_shapes(self, pipeline: Any) -> dict[str, tuple[int, int]]:
         """Return the Linear layers of ``pipe.transformer``, as (out_features, in_features)."""
         return linear_shapes(pipeline.transformer)
+
+    def lora_names(self, pipeline: Any, tensors: dict[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Return the tensors as the pipeline's own ``lora_state_dict`` converts them."""
+        with _silent():
+            found: dict[str, torch.Tensor] = pipeline.lora_state_dict(tensors)
+        return found
 
     def lora_targets(self, pipeline: Any) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.transformer``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -82,6 +82,9 @@ class Backend(Protocol):
 
     def lora_shapes(self, pipeline: Any) -> dict[str, tuple[int, int]]:
         """Return (out_features, in_features) of each layer that may take a LoRA, by name."""
+
+    def lora_names(self, pipeline: Any, tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return a LoRA file's tensors as the library's own conversion names them; it may fuse or split layers."""
 
     def lora_targets(self, pipeline: Any) -> list[str]:
         """Return the layers that a synthetic adapter is made for: those of the repeated blocks."""

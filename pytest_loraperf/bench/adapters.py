@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
@@ -65,7 +66,8 @@ class Adapters:
         self.read()
         if self._read is None:
             self._read = (self.synthetic(pipeline),)
-        return tuple(match_adapter(adapter, shapes) for adapter in self._read)
+        rename = partial(self.backend.lora_names, pipeline)
+        return tuple(match_adapter(adapter, shapes, rename) for adapter in self._read)
 
     def synthetic(self, pipeline: Any) -> Adapter:
         """Write a seeded adapter for the model, and read the file, since nobody named one."""

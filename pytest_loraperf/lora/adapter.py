@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from pytest_loraperf.errors import AdapterError
-from pytest_loraperf.lora.keys import Key, parse_key, unsupported_kind
+from pytest_loraperf.errors import AdapterError, said
+from pytest_loraperf.lora.keys import Key, parse_key, unsupported_kind, written
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 SHOWN = 3
@@ -23,6 +24,9 @@ LENGTH = 8
 """Bytes of the header's length, little-endian, that a safetensors file begins with."""
 MAX_HEADER = 100_000_000
 """Bytes of the longest header that safetensors reads."""
+
+Rename = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+"""A library's own conversion of a LoRA file's tensors to the names of its model's layers."""
 
 
 @dataclass(frozen=True)
@@ -101,22 +105,47 @@ def read_adapter(source: AdapterSource) -> Adapter:
     strange = next((kind for key in tensors if (kind := unsupported_kind(key))), None)
     if strange:
         raise AdapterError(f"adapter {source.path}: it is a {strange} file; only LoRA (down and up) is supported")
-    parts: dict[str, dict[str, Tensor]] = {}
-    keys: dict[str, Key] = {}
-    for name, tensor in tensors.items():
-        key = parse_key(name)
-        if key is not None:
-            keys[key.layer] = key
-            parts.setdefault(key.layer, {})[key.part] = tensor
-    if not parts:
+    keys = {name: key for name in tensors if (key := parse_key(name)) is not None}
+    if not keys:
         shown = ", ".join(list(tensors)[:SHOWN]) or "none"
         raise AdapterError(f"adapter {source.path}: no LoRA keys; it has {shown}; X.lora_A.weight is expected")
-    peft = _PeftAlpha.read(source.path, metadata)
-    layers = {name: _layer(source.path, keys[name], found, peft) for name, found in parts.items()}
+    layers = _layers(source.path, tensors, keys, _PeftAlpha.read(source.path, metadata))
     _refuse_not_finite(source.path, layers)
     conventions = sorted({key.convention for key in keys.values()})
-    others = tuple(name for name in tensors if parse_key(name) is None)
-    return Adapter(source, "+".join(conventions), layers, others)
+    return Adapter(source, "+".join(conventions), layers, tuple(name for name in tensors if name not in keys))
+
+
+def renamed(adapter: Adapter, rename: Rename) -> Adapter:
+    """Return an adapter with its layers as a library's conversion has them, which may fuse or split them.
+
+    Raises:
+        AdapterError: the conversion does not know these layers.
+    """
+    found: dict[str, Tensor] = {}
+    for flat in (True, False):  # conversions guess from one key what all the others are
+        tensors = {
+            key: factor
+            for layer in adapter.layers.values()
+            if layer.flat is flat
+            for key, factor in zip(written(layer.name, flat=flat), (layer.down, layer.up), strict=True)
+        }
+        try:
+            with unset_fake_temporarily():  # in a forecast, these have values all the same
+                found |= rename(tensors) if tensors else {}
+        except Exception as error:
+            raise AdapterError(f"adapter {adapter.source.path}: {said(error)}") from error
+    keys = {name: key for name in found if (key := parse_key(name)) is not None}
+    return replace(adapter, layers=_layers(adapter.source.path, found, keys, _PeftAlpha()))
+
+
+def _layers(
+    path: Path, tensors: Mapping[str, Tensor], keys: Mapping[str, Key], peft: _PeftAlpha
+) -> dict[str, LoraLayer]:
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, key in keys.items():
+        parts.setdefault(key.layer, {})[key.part] = tensors[name]
+    last = {key.layer: key for key in keys.values()}
+    return {name: _layer(path, last[name], found, peft) for name, found in parts.items()}
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

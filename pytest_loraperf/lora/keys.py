@@ -69,6 +69,13 @@ def _with_layer(name: str, part: Part) -> Key:
     return Key(name, part, convention)
 
 
+def written(layer: str, *, flat: bool) -> tuple[str, str]:
+    """Return the keys of a layer's factors, down and up, as most files have them: kohya's or diffusers'."""
+    if flat:
+        return f"lora_unet_{layer}.lora_down.weight", f"lora_unet_{layer}.lora_up.weight"
+    return f"transformer.{layer}.lora_A.weight", f"transformer.{layer}.lora_B.weight"
+
+
 def unsupported_kind(key: str) -> str | None:
     """Return the name of the method whose tensors this key holds, where it is not LoRA."""
     return next((kind for word, kind in UNSUPPORTED.items() if word in key.split(".")), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pytest_loraperf.errors import AdapterError
-from pytest_loraperf.lora.adapter import SHOWN, Adapter, AdapterSource, LoraLayer, read_adapter
+from pytest_loraperf.lora.adapter import SHOWN, Adapter, AdapterSource, LoraLayer, Rename, read_adapter, renamed
 
 Shapes = Mapping[str, tuple[int, int]]
 
@@ -65,9 +66,15 @@ def linear_shapes(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def lora_state_dict(
-    path: Path | str, module: torch.nn.Module, dtype: torch.dtype, device: torch.device | str
+    path: Path | str,
+    module: torch.nn.Module,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    rename: Rename | None = None,
 ) -> dict[str, Tensor]:
     """Read an adapter of any convention into what DiffSynth's loaders take for this module.
+
+    ``rename`` is asked where names fit nothing, such as ``pipe.lora_loader().convert_state_dict`` of a pipeline.
 
     The factors are named ``NAME.lora_A.weight``, (rank, in_features), and ``NAME.lora_B.weight``, (out_features,
     rank), by the module's own names; rank and alpha are applied.
@@ -75,16 +82,37 @@ def lora_state_dict(
     Raises:
         AdapterError: the file cannot be read, or fits nothing in the module.
     """
-    found = match_adapter(read_adapter(AdapterSource(Path(path))), linear_shapes(module))
+    found = match_adapter(read_adapter(AdapterSource(Path(path))), linear_shapes(module), rename)
     return {key: tensor.to(device, dtype) for key, tensor in found.state_dict().items()}
 
 
-def match_adapter(adapter: Adapter, layers: Shapes) -> Match:
+def match_adapter(adapter: Adapter, layers: Shapes, rename: Rename | None = None) -> Match:
     """Match an adapter to the Linear layers of a model, (out_features, in_features) by name.
+
+    ``rename`` is asked where names fit nothing: who trained a FLUX LoRA, say, may have fused layers that the
+    library splits, or the other way round.
 
     Raises:
         AdapterError: no layer fits, a name fits several, or the shapes are another architecture's.
     """
+    used, (found, unmatched) = adapter, _fitting(adapter, layers)
+    if unmatched and rename is not None:
+        with contextlib.suppress(AdapterError):  # then it is as it was
+            again = renamed(adapter, rename)
+            fits = _fitting(again, layers)
+            if len(fits[1]) < len(unmatched):
+                used, (found, unmatched) = again, fits
+    if not found:
+        raise AdapterError(
+            f"{_head(adapter)}: no layer of the model is matched; the adapter has {_few(adapter.layers)}; "
+            f"the model has {_few(layers)}"
+        )
+    _check_shapes(used, found, layers)
+    return Match(used, found, tuple(unmatched), len(layers))
+
+
+def _fitting(adapter: Adapter, layers: Shapes) -> tuple[dict[str, LoraLayer], list[str]]:
+    """Return the adapter's layers by the model's names, and the names of those that fit nothing."""
     by_flat = _by_flat_name(layers) if any(layer.flat for layer in adapter.layers.values()) else {}
     found: dict[str, LoraLayer] = {}
     unmatched = []
@@ -96,13 +124,7 @@ def match_adapter(adapter: Adapter, layers: Shapes) -> Match:
             found[names[0]] = layer
         else:
             unmatched.append(name)
-    if not found:
-        raise AdapterError(
-            f"{_head(adapter)}: no layer of the model is matched; the adapter has {_few(adapter.layers)}; "
-            f"the model has {_few(layers)}"
-        )
-    _check_shapes(adapter, found, layers)
-    return Match(adapter, found, tuple(unmatched), len(layers))
+    return found, unmatched
 
 
 def _by_flat_name(layers: Shapes) -> dict[str, list[str]]:

@@ -116,6 +116,33 @@ def test_code_reads_adapters_of_other_conventions_and_several(
     )
 
 
+@pytest.mark.parametrize("name", ["fused", "standard_lora"])
+def test_code_reads_a_published_adapter_of_flux(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    width = build_synthetic("tiny", pipeline="flux", device="cpu").dit.single_blocks[0].proj_out.out_features
+    block, generator = "transformer.single_transformer_blocks.0.attn", torch.Generator().manual_seed(0)
+    factors = {
+        f"{block}.to_{part}.lora_{letter}.weight": 0.1 * torch.randn(shape, generator=generator)
+        for part in "qkv"
+        for letter, shape in (("A", (4, width)), ("B", (width, 4)))
+    }
+    save_file(factors, tmp_path / "flux.safetensors")
+    (strategy,) = (each for each in RIGHT if each.name == name)
+    model, lora = Synthetic("tiny", pipeline="flux"), Lora(str(tmp_path / "flux.safetensors"), plain=False)
+    code = code_for(strategy, Setting(model, (lora,), REQUEST, "cpu"))
+    built = "from pytest_loraperf import build_synthetic\npipe = build_synthetic('tiny', pipeline='flux', device='cpu')"
+    images = []
+    for adapters in ((lora.path,), ()):
+        session = Session(Settings(device="cpu", model=str(model), adapters=adapters))
+        found = session.bench().generate(name, REQUEST).image
+        images.append(np.asarray(found))
+        session.close()
+    shown = run(code.replace("pipe = ...", built), tmp_path, monkeypatch)
+    assert np.array_equal(shown, images[0])
+    assert not np.array_equal(shown, images[1])
+
+
 def test_the_frames_of_a_video_are_saved_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     request = REQUEST.with_changes(extra=PIPELINES["wan"])
     (strategy,) = (each for each in RIGHT if each.name == "standard_lora")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,9 @@ class Pretend:
 
     def lora_shapes(self, pipeline: Any) -> dict[str, tuple[int, int]]:
         return {"layer": (4, 4)} if pipeline else {}
+
+    def lora_names(self, pipeline: Any, tensors: dict[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        raise AssertionError(f"{pipeline} takes no LoRA such as {tensors}")
 
     def take_base(self, pipeline: Any, effect: EffectProbe) -> None:
         raise AssertionError(f"{pipeline} takes no LoRA, so {effect} has nothing to measure")
