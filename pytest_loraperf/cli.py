@@ -279,11 +279,18 @@ def _gain(text: str) -> float:
 
 @contextmanager
 def _terminated_as_by_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end a command in order: it is what a job that has used up its time gets."""
-    if threading.current_thread() is not threading.main_thread():  # only that may
+    """Let SIGTERM end a command in order: a job that has used up its time gets it, and often more than one."""
+    is_main = threading.current_thread() is threading.main_thread()  # only that may
+    before = signal.getsignal(signal.SIGTERM)
+    if not is_main or before is not signal.SIG_DFL:  # ignored, or somebody else's
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_loraperf.errors import LoraperfError
@@ -37,6 +38,7 @@ class Entry(NamedTuple):
     offloads: tuple[str, ...]
     major: int | None = None
     needs: tuple[str, ...] = ()
+    options: Mapping[str, bool] = MappingProxyType({})
 
 
 DEFAULT = "diffsynth"
@@ -50,6 +52,7 @@ BACKENDS = {
         schemes=("fp8_storage", "fp8_compute", "torchao_fp8_w8a8"),
         offloads=("stream", "diffsynth"),
         major=2,
+        options={"draws_later": True},
     ),
     "diffsynth1": Entry(
         "pytest_loraperf.backends.diffsynth1",

@@ -37,7 +37,7 @@ def load_backend(device: Device, name: str = DEFAULT) -> Backend:
         raise LoraperfError(
             f"the backend {name} cannot be imported ({error}); pip install 'pytest-loraperf[{entry.extra}]'"
         ) from error
-    backend: Backend = kind(device)
+    backend: Backend = kind(device, **entry.options)
     return backend
 
 

@@ -39,8 +39,14 @@ class DiffSynth:
 
     name = "diffsynth"
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, *, draws_later: bool = False) -> None:
+        """Take the device, and whether blocks that are to be offloaded may be without values until they are.
+
+        Who changes weights between the steps by means of their own, as a backend that has this one inside may,
+        would look for them in vain.
+        """
         self.device = device
+        self._draws_later = draws_later
         self.version = metadata.version("diffsynth")
 
     def recipe(self, strategy: Strategy, device: Device, choices: Choices) -> Recipe:
@@ -65,9 +71,7 @@ class DiffSynth:
         compute, weights_on = device.torch_name, "cpu" if on_cpu else device.torch_name
         with quiet():
             if isinstance(model, Synthetic):
-                # What takes this backend and changes a step would look for values in vain.
-                draw_later = on_cpu and type(self) is DiffSynth
-                return build_for(model, compute, weights_on, DTYPE, draw_later=draw_later)
+                return build_for(model, compute, weights_on, DTYPE, draw_later=on_cpu and self._draws_later)
             if isinstance(model, Pretrained):
                 return build_pretrained(model.source, device=compute, weights_on=weights_on, dtype=DTYPE)
             return build_users(model, compute, weights_on)

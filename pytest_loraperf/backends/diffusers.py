@@ -166,7 +166,7 @@ class Diffusers:
         with warnings_shown(), torch.no_grad(), _told(pipeline, tick):
             images = pipeline(**arguments).images
         _check_latents(pipeline, request, seen[0])
-        return Generation(_unpacked(seen[0], request), images[0] if has_image else None)
+        return Generation(_unpacked(seen[0], request, _patch(pipeline)), images[0] if has_image else None)
 
     def park(self, pipeline: Any, kept: parking.Parked | None = None) -> parking.Parked:
         """Move what its modules hold on the computing device into host memory.
@@ -241,8 +241,13 @@ def _check_arguments(pipeline: Any, request: Request) -> None:
         )
     check_steps(pipeline, request)
     check_extra(pipeline, request, FIELDS, ("callback_on_step_end", "output_type"))
-    factor = 2 * pipeline.vae_scale_factor
+    factor = _patch(pipeline)
     check_size(pipeline, request, {"height": factor, "width": factor})
+
+
+def _patch(pipeline: Any) -> int:
+    """Return the pixels along the side of one token: two latents, each of so many that the VAE tells."""
+    return 2 * int(pipeline.vae_scale_factor)
 
 
 def _check_latents(pipeline: Any, request: Request, latents: torch.Tensor) -> None:
@@ -251,7 +256,8 @@ def _check_latents(pipeline: Any, request: Request, latents: torch.Tensor) -> No
     Raises:
         LoraperfError: the message has the shape.
     """
-    tokens = (request.height // 16) * (request.width // 16)
+    patch = _patch(pipeline)
+    tokens = (request.height // patch) * (request.width // patch)
     if tuple(latents.shape[:2]) != (1, tokens):
         raise LoraperfError(
             f"request: height={request.height}, width={request.width}: {type(pipeline).__name__} made latents of "
@@ -348,9 +354,9 @@ def _negative(name: str) -> str:
     return f"negative_{name}"
 
 
-def _unpacked(latents: torch.Tensor, request: Request) -> torch.Tensor:
-    """Return latents of (1, tokens, 64), patches of 2 x 2, as (1, 16, height / 8, width / 8)."""
-    height, width = request.height // 16, request.width // 16
+def _unpacked(latents: torch.Tensor, request: Request, patch: int) -> torch.Tensor:
+    """Return latents of (1, tokens, 64), patches of 2 x 2, as (1, 16, height / 8, width / 8) where patch is 16."""
+    height, width = request.height // patch, request.width // patch
     patches = latents.view(1, height, width, -1, 2, 2)
     return patches.permute(0, 3, 1, 4, 2, 5).reshape(1, -1, 2 * height, 2 * width)
 

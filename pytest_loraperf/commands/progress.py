@@ -5,30 +5,43 @@ Where a job runs for its whole allowed time, the last of these lines says in wha
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
-from time import perf_counter
+from threading import Event, Thread
 from typing import Any
 
 PAUSE = 10.0
-"""Seconds without a line, where there is no terminal: a short run has none."""
+"""Seconds from one line to the next where there is no terminal: a short run has none."""
 
 
 class Line:
     """The latest that is under way, in one line."""
 
-    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
-        self._clock = clock
-        self._start = self._last = clock()
+    def __init__(self, pause: float = PAUSE) -> None:
+        self._pause = pause
+        self._latest = self._shown = ""
+        self._over: Event | None = None
 
     def tell(self, line: str) -> None:
-        """Show what is under way; an empty line takes the last one off a terminal."""
-        now = self._clock()
-        if sys.stderr.isatty():
+        """Show what is under way; an empty line ends it, and takes the last one off a terminal."""
+        self._latest = line
+        if _is_terminal():
             _show(f"\r\x1b[K{line and f'loraperf: {line}'}")
-        elif line and now - self._last >= PAUSE:
-            _show(f"loraperf: after {now - self._start:.0f} s: {line}\n")
-            self._last = now
+        elif line and self._over is None:
+            self._over = Event()
+            Thread(target=self._report, args=(self._over,), daemon=True).start()
+        elif not line and self._over is not None:
+            self._over.set()
+            self._over = None
+
+    def _report(self, over: Event) -> None:
+        """Show it once it has been under way for a while: what hangs tells nothing any more."""
+        seconds = 0.0
+        while not over.wait(self._pause):
+            seconds += self._pause
+            if self._latest != self._shown:
+                self._shown = self._latest
+                _show(f"loraperf: after {seconds:.0f} s: {self._shown}\n")
 
 
 class Bar:
@@ -37,10 +50,10 @@ class Bar:
     tqdm draws it, which comes with every library that pipelines come from.
     """
 
-    def __init__(self, total: int, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(self, total: int, pause: float = PAUSE) -> None:
         self._total = total
         self._bar: Any = None
-        self._elsewhere = Line(clock)
+        self._elsewhere = Line(pause)
 
     def tell(self, line: str) -> None:
         """Show what is under way."""
@@ -58,18 +71,26 @@ class Bar:
 
     def close(self) -> None:
         """Take the bar away."""
-        if self._bar is not None:
+        if self._bar is None:
+            self._elsewhere.tell("")
+        else:
             self._bar.close()
             self._bar = None
 
     def _there(self) -> Any:
-        if self._bar is None and sys.stderr.isatty():
+        if self._bar is None and _is_terminal():
             from tqdm import tqdm  # noqa: PLC0415 - only where somebody looks
 
             self._bar = tqdm(total=self._total, unit="part", desc="loraperf", leave=False, dynamic_ncols=True)
         return self._bar
 
 
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def _show(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    """Show it; whoever read the lines may be gone, which is nothing to the measurement."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()

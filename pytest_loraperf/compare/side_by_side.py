@@ -78,9 +78,7 @@ def _library(path: Path, results: Results) -> str:
 
 def _own(results: Results) -> list[str]:
     """Return the strategies that a run measured for themselves: the reference is in each."""
-    return [
-        name for name, each in results.strategies.items() if name != REFERENCE and (each.samples_s or each.error)
-    ]
+    return [name for name, each in results.strategies.items() if name != REFERENCE and each.samples_s]
 
 
 def _whole(runs: Sequence[Results]) -> Results:
@@ -170,7 +168,7 @@ def _notes(
         yield f"{NONE} not measured"
     if first.memory_kind != "VRAM":
         yield f"VRAM here: {first.memory_kind} (no CUDA), so no claim about VRAM is judged"
-    if first.device == "cpu" and len(every) > 1:
+    if first.device == "cpu" and sum(runs.values()) > 1:
         yield CPU_UNKNOWN
     for library, results in libraries.items():
         yield from _of_library(library, results)

@@ -7,6 +7,7 @@ import ctypes
 import mmap
 import os
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -86,9 +87,12 @@ def host_memories(sizes: Sequence[int], device: torch.device, *, pin: bool = Tru
     pinned = pin and device.type == "cuda"
     why_not = why_not_pinned(sum(sizes)) if pinned else None
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
-        waiting = [pool.submit(_host_memory, size, device, pinned=pinned, why_not=why_not) for size in sizes]
-        for future in waiting:
-            yield future.result()
+        waiting = deque(pool.submit(_host_memory, size, device, pinned=pinned, why_not=why_not) for size in sizes)
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # nobody wants the rest of them
 
 
 class _FakeMemory(HostMemory):

@@ -46,7 +46,7 @@ class EntryPoint:
     components of a pipeline that it works on; ``when`` tells from an argument whether it does this at all;
     any of ``filters`` leaves layers out; what ``spares_adapters`` leaves theirs out unasked; without
     ``picks`` all active adapters are meant. ``countable``: the adapters of the models can be counted around it.
-    ``source`` is what an adapter is read from, where that is not the last of ``adapter``.
+    ``source`` is what an adapter is read from, all of it together, where that is not the last of ``adapter``.
     """
 
     module: str
@@ -55,7 +55,7 @@ class EntryPoint:
     call: str
     on: Argument = PIPELINE
     adapter: tuple[Argument, ...] = ()
-    source: Argument | None = None
+    source: tuple[Argument, ...] = ()
     parts: Argument | None = None
     when: tuple[Argument, Callable[[Any], bool]] | None = None
     filters: tuple[Argument, ...] = ()
@@ -110,6 +110,11 @@ LORA = (Argument(1, "lora_config"), Argument(4, "state_dict"))
 STATE = (Argument(1, "state_dict"), Argument(1, "state_dict_lora"))
 ALPHA = Argument(2, "alpha")
 LOADERS = ("*.fuse_lora_to_base_model", "GeneralLoRALoader.load", "FluxLoRALoader.load")
+DIFFUSERS_FILE = (
+    Argument(0, "pretrained_model_name_or_path_or_dict"),
+    Argument(KEYWORD, "subfolder"),
+    Argument(KEYWORD, "weight_name"),
+)
 KEYWORD_HOTSWAP = Argument(KEYWORD, "hotswap")
 ADAPTER_NAME = (Argument(1, "adapter_name"),)
 
@@ -188,7 +193,7 @@ DIFFUSERS = (
         Kind.ATTACH,
         "pipe.load_lora_weights",
         adapter=ADAPTER_NAME,
-        source=Argument(0, "pretrained_model_name_or_path_or_dict"),
+        source=DIFFUSERS_FILE,
         when=(Argument(2, "hotswap"), is_false),
         countable=True,
     ),
@@ -199,7 +204,7 @@ DIFFUSERS = (
         "model.load_lora_adapter",
         SELF,
         (Argument(KEYWORD, "adapter_name"),),
-        source=Argument(0, "pretrained_model_name_or_path_or_dict"),
+        source=DIFFUSERS_FILE,
         when=(KEYWORD_HOTSWAP, is_false),
         countable=True,
     ),

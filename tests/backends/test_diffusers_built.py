@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, FluxKontextPipeline
+from diffusers import AutoencoderKL, DiffusionPipeline, FluxKontextPipeline, FluxPipeline
 from peft import LoraConfig
 
 from pytest_loraperf.backends.diffusers import Diffusers
@@ -95,6 +95,25 @@ def test_a_pipeline_of_another_kind_is_refused() -> None:
         "callback_on_step_end; this backend calls QwenImagePipeline, FluxPipeline and what takes the same; hold "
         "others by gpu_workload"
     )
+
+
+def test_a_vae_of_fewer_levels_has_larger_latents() -> None:
+    backend = Diffusers(CPU)
+    pipe = backend.build(parse_model("synthetic:flux:tiny"), CPU, on_cpu=True)
+    levels: dict[str, Any] = {
+        "block_out_channels": (4, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
+    vae = AutoencoderKL(**levels, latent_channels=16, norm_num_groups=1, shift_factor=0.1).to(torch.bfloat16)
+    small = FluxPipeline(**{**pipe.components, "vae": vae})
+    assert small.vae_scale_factor == 2
+    request = Request(height=64, width=64, steps=2)
+    backend.check(small, request)
+    found = backend.generate(small, request)
+    assert found.latents.shape == (1, 16, 32, 32)
+    assert found.image is not None
+    assert found.image.size == (64, 64)
 
 
 @pytest.mark.parametrize(

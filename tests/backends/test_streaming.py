@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import weakref
 from collections.abc import Iterator
+from threading import Event, Timer
 from typing import Any
 
 import pytest
@@ -308,6 +309,15 @@ class TestStacks:
             "always stays, before anything is computed; raise --loraperf-offload-limit or --gpu-budget"
         )
 
+    def test_and_what_was_offloaded_for_another_stays_so(self, expected: Any) -> None:
+        pipe = tiny()
+        stream_blocks(pipe, limit_for(2))
+        before = offloaded(pipe)
+        with pytest.raises(StrategyError, match="is too small"):
+            stream_blocks(pipe, 1000)
+        assert offloaded(pipe) is before
+        assert torch.equal(generated(pipe).latents, expected.latents)
+
 
 class TestPinning:
     """By memory that says that it is pinned: there is no CUDA here."""
@@ -357,6 +367,25 @@ class TestPinning:
         assert sorted(pinnable) == ([10, 20] if pins else [])
         if not pins:
             assert found[0].why_not == "0.0 GB to pin, 2.0 GB of host memory available"
+
+    def test_is_not_done_for_those_that_nobody_waits_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made: list[int] = []
+        begun, go_on = Event(), Event()
+
+        def slowly(size: int, *_: Any, **__: Any) -> Any:
+            made.append(size)
+            if size > 0:
+                begun.set()
+                go_on.wait(10)
+            return pinned.HostMemory(1, pinned=False)
+
+        monkeypatch.setattr(pinned, "_host_memory", slowly)
+        memories = host_memories([0, *range(1, 100)], torch.device("cpu"))
+        next(memories)
+        begun.wait(10)
+        Timer(0.2, go_on.set).start()
+        memories.close()  # type: ignore[attr-defined]  # it is a generator
+        assert len(made) < 50
 
     def test_is_not_asked_for_on_the_cpu(self, pinnable: list[int]) -> None:
         assert [memory.pinned for memory in host_memories([10], torch.device("cpu"))] == [False]

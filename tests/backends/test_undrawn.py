@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from pytest_loraperf.backends import load_backend
 from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.pipelines import describe
 from pytest_loraperf.backends.streaming import offloaded
@@ -189,12 +190,10 @@ def test_a_parameter_that_was_replaced_is_not_lost() -> None:
 
 
 def test_a_backend_that_changes_a_step_finds_values() -> None:
-    class Ghostly(DiffSynth):
-        """As the how-to has it."""
-
-    model = Synthetic("tiny")
-    assert undrawn(DiffSynth(CPU).build(model, CPU, on_cpu=True).dit) is not None
-    for backend, on_cpu in ((Ghostly(CPU), True), (DiffSynth(CPU), False)):
+    # As one that is made of this one, or has it inside, takes it.
+    model, ours = Synthetic("tiny"), load_backend(CPU, "diffsynth")
+    assert undrawn(ours.build(model, CPU, on_cpu=True).dit) is not None
+    for backend, on_cpu in ((DiffSynth(CPU), True), (ours, False)):
         pipe = backend.build(model, CPU, on_cpu=on_cpu)
         assert undrawn(pipe.dit) is None
         assert tensors(pipe) == tensors(drawn())

@@ -320,6 +320,24 @@ def test_a_step_without_effect_is_an_error_at_once_the_second_time(bench: Bench,
     assert bench.shop.ledger.resident == {}
 
 
+@pytest.mark.parametrize("error", [RuntimeError("once"), KeyboardInterrupt()])
+def test_what_is_half_built_is_never_taken_for_the_whole(
+    bench: Bench, backend: Pretend, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def broken(*_: object) -> StepEffect:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "apply", broken)
+        with pytest.raises(type(error)):
+            bench.arm("small_a")
+    assert resident(bench) == set()
+    assert bench.shop.ledger.resident == {}
+    arm = bench.arm("small_a")
+    assert [record.name for record in arm.setup] == ["build", "quantize"]
+    assert len(backend.built) == 2
+
+
 def test_out_of_memory_is_one_line(bench: Bench, backend: Pretend, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. More words")

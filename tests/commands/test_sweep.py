@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,14 @@ import pytest
 from pytest_loraperf import writable
 from pytest_loraperf.bench.bench import Bench
 from pytest_loraperf.cli import main
+from pytest_loraperf.commands import benchmark
 from pytest_loraperf.commands.sweep import Sweep, parse_sweep
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.results import Latency, Machine, Results, SweepPoint, read_results
 from pytest_loraperf.report.sweep import sweep_lines
 from pytest_loraperf.request import TINY_REQUEST, Request
+from pytest_loraperf.run.gathering import gather
+from pytest_loraperf.session import Session
 
 TINY = ["bench", "--model", "synthetic:tiny", "--device", "cpu", "--rounds", "3", "--strategies", "fused"]
 
@@ -141,18 +145,32 @@ def test_a_point_over_the_budget_is_told_of(tmp_path: Path, capsys: pytest.Captu
     assert over.latency is not None
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def ctrl_c() -> None:
+    raise KeyboardInterrupt  # a shell's background job has the signal ignored
+
+
+def terminate() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("end", [ctrl_c, terminate])
 def test_what_was_measured_before_the_end_of_its_time_is_shown_and_written(
-    sent: signal.Signals, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    end: Callable[[], None], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = signal.getsignal(sent)
+    before = signal.getsignal(signal.SIGTERM)
     peak = Bench.runtime_peak_of
 
     def interrupted(bench: Bench, name: str, request: Request) -> int:
         if request.steps == 3:
-            signal.raise_signal(sent)
+            end()
         return peak(bench, name, request)
 
+    def again(session: Session) -> Results:
+        if end is terminate:
+            terminate()  # whatever sends it is impatient
+        return gather(session)
+
+    monkeypatch.setattr(benchmark, "gather", again)
     monkeypatch.setattr(Bench, "runtime_peak_of", interrupted)
     out = tmp_path / "out.json"
     assert main([*TINY, "--strategies", "fused,fused", "--sweep", "steps=2,3,4", "--json", str(out)]) == 130
@@ -163,7 +181,22 @@ def test_what_was_measured_before_the_end_of_its_time_is_shown_and_written(
     results = read_results(out)
     assert [point.value for point in results.sweep] == [2]
     assert results.strategies["fused"].latency is not None
-    assert signal.getsignal(sent) == before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    peak = Bench.runtime_peak_of
+
+    def interrupted(bench: Bench, name: str, request: Request) -> int:
+        terminate()
+        return peak(bench, name, request)
+
+    monkeypatch.setattr(Bench, "runtime_peak_of", interrupted)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert main([*TINY, "--sweep", "steps=2"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_strategy_that_is_named_twice_is_swept_once(tmp_path: Path) -> None:

@@ -115,6 +115,9 @@ def test_on_cpus_it_says_what_cannot_be_known() -> None:
     assert "- VRAM here: tensor bytes (no CUDA), so no claim about VRAM is judged" in notes
     assert "- both ran on a CPU, and results do not say on which: see to it that it was the same machine" in notes
     assert not any("both ran on a CPU" in line for line in shown({"a": cpu}))
+    assert any(
+        "both ran on a CPU" in line for line in side_by_side({"a": [of(cpu, "fused"), of(cpu, "low_vram")]})
+    )
 
 
 def test_the_command_shows_it_or_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,6 +190,12 @@ def test_a_library_may_be_measured_in_several_runs(tmp_path: Path, capsys: pytes
         in lines
     )
     assert lines[-2:] == ["- `first`", "- `second`"]
+
+
+def test_what_failed_in_one_run_may_be_measured_in_another(tmp_path: Path) -> None:
+    failed = replace(EIGHT, strategies={**EIGHT.strategies, "low_vram": StrategyResult(error="out of memory")})
+    given = files(tmp_path, of(failed, "fused", "low_vram"), of(EIGHT, "low_vram"))
+    assert main(["report", *given, "--claims"]) == 0
 
 
 def test_a_strategy_of_one_library_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

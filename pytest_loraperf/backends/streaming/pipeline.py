@@ -115,9 +115,6 @@ def stream_blocks(pipe: Any, limit: int) -> StepEffect:
     Raises:
         StrategyError: ``pipe.dit`` is no stack of blocks, or the card has no room for one of them.
     """
-    before = offloaded(pipe)
-    if before is not None:
-        before.undo()
     waiting = _Waiting(pipe.dit)
     models = [
         _Model.of(name, part, waiting)
@@ -129,6 +126,9 @@ def stream_blocks(pipe: Any, limit: int) -> StepEffect:
     device = torch.device(pipe.device)
     copies = copies_for(device)
     _check_fits(main, limit, copies)
+    before = offloaded(pipe)
+    if before is not None:
+        before.undo()
 
     groups = [tensors for model in models for tensors in model.groups(main)]
     packed, note = _pack(groups, device, waiting)

@@ -25,6 +25,8 @@ from pytest_loraperf.order.lint.values import NONE, Arguments, Const, Imported, 
 from pytest_loraperf.order.rules.base import attached, quantized
 
 _LOADER = re.compile("lora_?loader", re.IGNORECASE)
+_WITHIN = ("subfolder", "weight_name")
+"""Arguments that tell the files of one repository apart."""
 _MODEL_KEYWORDS = ("model", "module", "pipe", "pipeline")
 _COMMON = frozenset({"compile", "to", "unload"})
 
@@ -198,9 +200,14 @@ class Operations(Loads):
         return argument != "exclude" or len(known) < len(names) or any("lora" in each.lower() for each in known)
 
     def _source(self, operation: Operation, call: Call, kind: Kind, world: World) -> str | None:
-        """Return what an adapter that is attached is read from: the last of the arguments that may name it."""
+        """Return what an adapter that is attached is read from: the last of the arguments that may name it.
+
+        A repository or a folder may have several.
+        """
         where = operation.adapters[-1] if operation.adapters and kind is Kind.ATTACH else None
-        return None if where is None else self._label_of(where, call, world)
+        named = None if where is None else self._label_of(where, call, world)
+        parts = [self._label_of(each, call, world) for each in _WITHIN] if named is not None else []
+        return None if named is None else "/".join([named, *filter(None, parts)])
 
     def _label_of(self, where: str | int, call: Call, world: World) -> str | None:
         value, node = call.given.get(where), call.given.nodes.get(where)

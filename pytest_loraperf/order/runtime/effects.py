@@ -133,8 +133,8 @@ class AdapterNames:
 
     def source(self, step: Step) -> str | None:
         """Return what the adapter of a call is read from: its source, or the last of what may name it."""
-        arguments = (step.point.source,) if step.point.source is not None else step.point.adapter[-1:]
-        return next((self._named(step.call.get(argument)) for argument in arguments), None)
+        parts = [self._named(step.call.get(argument)) for argument in step.point.source or step.point.adapter[-1:]]
+        return "/".join(filter(None, parts)) if parts and parts[0] is not None else None
 
     def _named(self, value: Any) -> str | None:
         if isinstance(value, Mapping):

@@ -66,6 +66,19 @@ def test_a_file_that_is_fused_unloaded_and_fused_again(pipe: Any, files: list[Pa
     )
 
 
+@pytest.mark.parametrize(("second", "found"), [(1, []), (0, ["LRP108"])])
+def test_and_two_of_one_folder(
+    pipe: Any, files: list[Path], codes: Callable[[], list[str]], second: int, found: list[str]
+) -> None:
+    folder, names = str(files[0].parent), [next(each.iterdir()).name for each in files]
+    pipe.load_lora_weights(folder, subfolder=files[0].name, weight_name=names[0], adapter_name="mine")
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+    pipe.load_lora_weights(folder, subfolder=files[second].name, weight_name=names[second], adapter_name="mine")
+    pipe.fuse_lora()
+    assert codes() == found
+
+
 @pytest.mark.parametrize("undone", [True, False], ids=["unfused", "another file"])
 def test_and_one_that_was_unfused_or_is_another(
     pipe: Any, files: list[Path], codes: Callable[[], list[str]], *, undone: bool
