@@ -116,7 +116,7 @@ class DiffSynth:
         return effect.gains(partial(_layer, pipeline), pipeline.device, pipeline.torch_dtype)
 
     def check(self, pipeline: BasePipeline, request: Request) -> None:
-        """Refuse too few steps, and a size that DiffSynth would round."""
+        """Refuse a request that DiffSynth would run as another one, or not at all."""
         check(pipeline, request)
 
     def generate(self, pipeline: BasePipeline, request: Request, tick: Tick = NO_TICK) -> Generation:

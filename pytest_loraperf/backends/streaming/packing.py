@@ -52,13 +52,17 @@ class Packed:
 
     def views(self, block: Tensor) -> list[Tensor]:
         """Return the tensors as they lie in other bytes that hold, or will hold, a copy of the block."""
-        typed = {dtype: block[: self.size].view(dtype) for dtype in {place.dtype for place in self.places}}
-        return [place.view(typed[place.dtype]) for place in self.places]
+        return _views(self.places, block[: self.size])
 
     def point_at(self, views: Sequence[Tensor]) -> None:
         """Let the tensors be these; they stay the same objects."""
         for tensor, view in zip(self.tensors, views, strict=True):
             tensor.data = view
+
+
+def _views(places: Sequence[Place], block: Tensor) -> list[Tensor]:
+    typed = {dtype: block.view(dtype) for dtype in {place.dtype for place in places}}
+    return [place.view(typed[place.dtype]) for place in places]
 
 
 def places_of(tensors: Iterable[Tensor]) -> tuple[tuple[Place, ...], int]:
@@ -92,7 +96,7 @@ def pack(
     places, size = places_of(tensors)
     host = memory[:size]
     target = host if staging is None else staging[:size]
-    views = Packed(tuple(tensors), places, target).views(target)
+    views = _views(places, target)
     drawn = {} if draw is None else draw(dict(zip(map(id, tensors), views, strict=True)))
     for tensor, view in zip(tensors, views, strict=True):
         if id(tensor) not in drawn:
