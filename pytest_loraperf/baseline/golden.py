@@ -159,15 +159,20 @@ def judge_golden(golden: Golden, now: Made, shape: tuple[int, ...], found: Dista
 def missing(subject: GoldenSubject, goldens: Goldens, *, strict: bool, command: str) -> Verdict:
     """Say that there are no golden latents of an output, and which there are of the same thing."""
     relatives = [golden.subject for golden in goldens.values()]
-    near = next((each for each in relatives if set(each.differences(subject)) <= set(MAY_DIFFER)), None)
+    alike = [each for each in relatives if {*each.differences(subject)} <= {*MAY_DIFFER, "adapters"}]
+    near = min(alike, key=lambda each: len(each.differences(subject)), default=None)
     what = f"no golden latents of {one_line(subject.name)} on {subject.gpu} with this model and request"
     if near is not None:
         told = ", ".join(
-            f"{name} {getattr(near, name) or 'none'} (here {getattr(subject, name) or 'none'})"
-            for name in near.differences(subject)
+            f"{name} {_value(near, name)} (here {_value(subject, name)})" for name in near.differences(subject)
         )
         what = f"the golden latents of {one_line(subject.name)} are of {told}"
     return untold(MISSING, what, strict=strict, command=command)
+
+
+def _value(subject: GoldenSubject, name: str) -> str:
+    found = getattr(subject, name)
+    return one_line(found if isinstance(found, str) else ", ".join(found)) or "none"
 
 
 def untold(code: Code, what: str, *, strict: bool, command: str, remedy: str = "") -> Verdict:

@@ -42,11 +42,16 @@ def wins(results: Results, width: int) -> Iterator[str]:
     for verdict in results.verdicts:
         if verdict.tighter is not None:
             line = one_line(f"{verdict.nodeid} passed its {verdict.code} gate by far; it could be:")
-            yield from textwrap.wrap(line, max(width, MIN_WIDTH), subsequent_indent="  ")
+            yield from wrapped(line, width)
             yield f"  {one_line(verdict.tighter)}"
 
 
 def notes(found: Iterable[str], width: int) -> Iterator[str]:
     """Yield warnings and errors, wrapped."""
     for note in found:
-        yield from textwrap.wrap(one_line(note), max(width, MIN_WIDTH), subsequent_indent="  ")
+        yield from wrapped(one_line(note), width)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """Return a line in several where it is long; options that are to be pasted are not cut at their hyphens."""
+    return textwrap.wrap(line, max(width, MIN_WIDTH), subsequent_indent="  ", break_on_hyphens=False)

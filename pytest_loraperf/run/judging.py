@@ -13,7 +13,7 @@ from pytest_loraperf.specs import FasterThan, Gates, LatencyBudget, OutputEquiva
 from pytest_loraperf.strategies import CONTROL
 from pytest_loraperf.verdict import Verdict
 from pytest_loraperf.verdict.decision import decide
-from pytest_loraperf.verdict.effect import MIN_GAIN, judge_effect
+from pytest_loraperf.verdict.effect import MIN_GAIN, judge_effect, no_lora
 from pytest_loraperf.verdict.equivalence import Distances, Limits, judge_outputs
 from pytest_loraperf.verdict.gates import judge_card, judge_faster, judge_latency, judge_ratio, judge_vram
 from pytest_loraperf.verdict.spent import Spent
@@ -223,7 +223,7 @@ def _effect(record: TestRecord, gates: Gates) -> list[Verdict]:
         return []
     arm = record.bench.arms[record.strategy]
     if not arm.recipe.strategy.uses_lora:
-        return []
+        return [no_lora(arm.name)] if gates.effect else []
     return [judge_effect(arm.name, arm.gains, gates.effect.min_gain if gates.effect else MIN_GAIN)]
 
 
@@ -247,7 +247,7 @@ def _equivalent(record: TestRecord, wanted: OutputEquivalent) -> Verdict:
 def compare(bench: Bench, name: str, reference: str, request: Request) -> Distances:
     """Measure how far a strategy's output for a request is from another's.
 
-    The share of the LoRA's effect is measured where both use the LoRA, against the control without it.
+    The share of the LoRA's effect is measured where the reference uses the LoRA, against the control without it.
     """
     from pytest_loraperf.measure.difference import (  # noqa: PLC0415 - imports torch
         difference,
@@ -259,7 +259,7 @@ def compare(bench: Bench, name: str, reference: str, request: Request) -> Distan
     known.find(reference)
     output, expected = bench.output(name, request), bench.output(reference, request)
     kept = None
-    if known[name].uses_lora and known[reference].uses_lora:
+    if known[reference].uses_lora:
         kept = effect_kept(output.latents, expected.latents, bench.output(CONTROL, request).latents)
     image = None
     if output.image is not None and expected.image is not None:

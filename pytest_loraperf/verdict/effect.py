@@ -23,6 +23,12 @@ SHOWN = 10
 CODE: Final = "lora-effect"
 
 
+def no_lora(arm: str) -> Verdict:
+    """Fail a strategy that is held to a LoRA's effect, and has no step that puts one in."""
+    message = f"{arm}: none of its steps puts a LoRA in, so it has no effect of one; add attach or fuse, or leave "
+    return Verdict(Status.FAIL, CODE, f"{message}lora_effect out")
+
+
 def judge_effect(arm: str, gains: Mapping[str, float], min_gain: float) -> Verdict:
     """Judge the effect gain of each layer: at least ``min_gain`` in the lowest, that of one LoRA in the median."""
     if not gains:

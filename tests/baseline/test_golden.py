@@ -127,6 +127,15 @@ class TestWhatCannotBeTold:
             "make them anew with: pytest --update"
         )
 
+    def test_of_another_adapter(self, strict: bool, status: Status) -> None:
+        here, then = replace(SUBJECT, adapters=("b.safetensors:0.8",)), replace(SUBJECT, adapters=())
+        found = missing(here, {then.key: replace(GOLDEN, subject=then)}, strict=strict, command=COMMAND)
+        assert found.status is status
+        assert found.message == (
+            "the golden latents of fused are of adapters none (here b.safetensors:0.8); make them anew with: pytest "
+            "--update"
+        )
+
     def test_of_another_gpu_or_request_is_another_thing(self, strict: bool, status: Status) -> None:
         for other in (replace(SUBJECT, gpu="L40S"), replace(SUBJECT, request={"seed": 1})):
             found = missing(other, {SUBJECT.key: GOLDEN}, strict=strict, command=COMMAND)

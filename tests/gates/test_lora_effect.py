@@ -49,6 +49,44 @@ def test_a_weak_adapter_fused_into_fp8_fails_unasked_and_fused_before_passes(
     )
 
 
+def test_a_strategy_that_puts_no_lora_in_fails_where_its_effect_is_asked_for(
+    pytester: pytest.Pytester, weak: Path
+) -> None:
+    pytester.makeconftest("""
+        from pytest_loraperf import Strategy, Step
+
+        def pytest_loraperf_strategies():
+            return [Strategy("forgotten", (Step("quantize"),))]
+    """)
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.lora_strategy("forgotten", "fused")
+        @pytest.mark.lora_effect(min_gain=0.5)
+        def test_effect(lora_pipeline):
+            pass
+
+        @pytest.mark.output_equivalent(to="standard_lora")
+        @pytest.mark.lora_strategy("forgotten", "no_lora", "fused")
+        def test_output(lora_pipeline):
+            lora_pipeline()
+
+        @pytest.mark.lora_strategy("forgotten")
+        def test_neither(lora_pipeline):
+            pass
+    """)
+    result = pytester.runpytest(CPU, "-v", f"--loraperf-adapter={weak}", "--loraperf-scheme=fp8_storage")
+    result.assert_outcomes(passed=3, failed=3)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*lora-effect: forgotten: none of its steps puts a LoRA in, so it has no effect of one; add attach or "
+            "fuse, or leave lora_effect out",
+            "*equivalence: forgotten: the LoRA had no effect: the output keeps *",
+            "*equivalence: no_lora: the LoRA had no effect: the output keeps 0.00 of the effect that *",
+        ]
+    )
+
+
 def test_a_marker_asks_for_less(pytester: pytest.Pytester, weak: Path) -> None:
     pytester.makepyfile(ONE.format(marker="@pytest.mark.lora_effect(min_gain=0)"))
     pytester.runpytest(CPU, f"--loraperf-adapter={weak}", "--loraperf-scheme=fp8_storage").assert_outcomes(

@@ -11,6 +11,7 @@ from sample_results import EIGHT, MACHINE, with_strategy
 
 from pytest_loraperf.report.results import Latency, OutputComparison, Ratio, Results, StrategyResult, Vram
 from pytest_loraperf.report.table import MIN_WIDTH, strategy_table, with_something
+from pytest_loraperf.report.terminal import notes
 
 WIDE = """\
 strategy              steps                                          set-up s  s/generation         interval   ratio  VRAM set-up  VRAM resident  VRAM runtime  rel. L2  effect       gain       verdict
@@ -199,3 +200,13 @@ def test_no_line_is_wider_or_more_than_a_line(
     assert max(map(len, lines)) <= width
     assert all(line.isprintable() and line for line in lines)
     assert len(lines) > len(found)
+
+
+def test_an_option_to_paste_is_not_cut_at_its_hyphens() -> None:
+    note = (
+        f"warning: {'word ' * 8}make it with: pytest --loraperf-baseline=baseline.json --loraperf-update-baseline"
+    )
+    lines = list(notes([note], 72))
+    assert len(lines) > 1
+    assert all(len(line) <= 72 for line in lines)
+    assert {"--loraperf-baseline=baseline.json", "--loraperf-update-baseline"} <= set(" ".join(lines).split())
