@@ -74,6 +74,21 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     start_guard(early_config, early_order_mode(early_config), noter(early_config))
 
 
+def _strategies(config: pytest.Config) -> Strategies:
+    """Return the strategies that ship and those of the user.
+
+    Raises:
+        LoraperfError: a hook returned none, or raised.
+    """
+    try:
+        given = config.hook.pytest_loraperf_strategies(config=config)
+    except (LoraperfError, pytest.UsageError):
+        raise
+    except Exception as error:
+        raise LoraperfError(f"pytest_loraperf_strategies raised {said(error)}; mend the conftest") from error
+    return Strategies.gathered(given)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Resolve the settings once, and register markers and fixtures."""
     for line in MARKERS.values():
@@ -83,7 +98,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if not is_worker(config):
             check_files(settings)
             settings = settings.with_absolute_files()
-        strategies = Strategies.gathered(config.hook.pytest_loraperf_strategies(config=config))
+        strategies = _strategies(config)
         check_forecast(settings)
         stored = open_baseline(settings)
     except LoraperfError as error:

@@ -87,7 +87,8 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
         report.add(item, "lora_strategy", MarkerError("the test does not use the fixture lora_pipeline"))
     if gates.timed and not pipeline and "gpu_workload" not in fixtures:
         wants = "needs lora_pipeline, a strategy's own fixture or gpu_workload in the test"
-        report.add(item, "latency_budget, faster_than or output_equivalent", MarkerError(wants))
+        used = [marker for marker, references in _references(gates).items() if references]
+        report.add(item, " and ".join(used), MarkerError(wants))
 
 
 def _check_is_about_one(item: pytest.Item, gates: Gates, report: MarkerReport) -> None:
@@ -133,12 +134,16 @@ def _only_subject(item: pytest.Item, gates: Gates, strategies: Strategies) -> st
 
 def _comparing(gates: Gates, subject: str) -> str:
     """Return the names of the markers that name this reference."""
-    of: dict[str, list[str | None]] = {
+    return " and ".join(marker for marker, references in _references(gates).items() if subject in references)
+
+
+def _references(gates: Gates) -> dict[str, list[str | None]]:
+    """Return what each of the markers that a test has compares with; a budget may compare with nothing."""
+    return {
         "latency_budget": [budget.of for budget in gates.latency],
         "faster_than": [each.reference for each in gates.faster],
         "output_equivalent": [each.to for each in gates.equivalent],
     }
-    return " and ".join(marker for marker, references in of.items() if subject in references)
 
 
 def has_pipeline(fixtures: Sequence[str], strategies: Strategies) -> bool:

@@ -42,6 +42,7 @@ def test_what_an_overridden_fixture_cannot_return(
     [
         ("3", "pytest_loraperf_strategies returned 3; return a list of strategies"),
         ("FUSED", "pytest_loraperf_strategies returned Strategy(name='mine', *; return a list of strategies"),
+        ("1 / 0", "pytest_loraperf_strategies raised ZeroDivisionError: division by zero; mend the conftest"),
     ],
 )
 def test_a_hook_that_returns_no_list(pytester: pytest.Pytester, returned: str, message: str) -> None:

@@ -199,7 +199,8 @@ def test_all_wrong_markers_are_listed_at_once(pytester: pytest.Pytester) -> None
         [
             "ERROR: loraperf: 3 tests have markers that cannot be used:",
             "  *::test_a: *",
-            "  *::test_b: * needs lora_pipeline, a strategy's own fixture or gpu_workload in the test",
+            "  *::test_b: @pytest.mark.latency_budget: needs lora_pipeline, a strategy's own fixture or gpu_workload in "
+            "the test",
             "  *::test_c: @pytest.mark.lora_strategy: the test does not use the fixture lora_pipeline",
         ]
     )
