@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
     ``major`` is the only major version of the package that it is for, None where any will do; ``needs`` are the
     packages that it imports besides. The backend builds the synthetic ``pipelines``, quantizes by ``schemes`` and
-    offloads by ``offloads``.
+    offloads by ``offloads``. ``options`` are what the class is made with beside the device.
     """
 
     module: str

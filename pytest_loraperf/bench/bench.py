@@ -353,9 +353,8 @@ class Bench:
                 arm, f"strategy {arm.name}: out of memory while it was built: {out_of_memory(error)}", error
             )
             raise LoraperfError(str(arm.error)) from error
-        except (
-            BaseException
-        ) as error:  # also a time-out, or Ctrl-C: what is half built must not be taken for whole
+        except BaseException as error:
+            # Also a time-out, or Ctrl-C: what is half built must not be taken for whole.
             self._drop(arm, error)
             raise
 

@@ -144,8 +144,8 @@ def _layers(
     parts: dict[str, dict[str, Tensor]] = {}
     for name, key in keys.items():
         parts.setdefault(key.layer, {})[key.part] = tensors[name]
-    last = {key.layer: key for key in keys.values()}
-    return {name: _layer(path, last[name], found, peft) for name, found in parts.items()}
+    by_layer = {key.layer: key for key in keys.values()}
+    return {name: _layer(path, by_layer[name], found, peft) for name, found in parts.items()}
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
