@@ -12,9 +12,10 @@ from pytest_loraperf.backends.streaming.copies import Copies, Mark
 from pytest_loraperf.backends.streaming.packing import Packed
 from pytest_loraperf.errors import LoraperfError
 
-SLOTS = 2
-"""Blocks on the device at a time that do not stay: one computes while the next arrives. Where a card has no room
-for both, it is one, and the next arrives once that is done."""
+SLOTS = 3
+"""Blocks on the device at a time that do not stay: one computes while the next arrives, and with one more the
+bus is not idle while blocks that stay are computed. Where a card has no room for all, there are fewer; of one
+alone, the next arrives once it is done."""
 
 
 @dataclass(eq=False)
