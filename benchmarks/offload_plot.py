@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "h100" / "offload.json"
+RESULTS = Path(__file__).parent / "h200" / "offload.json"
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "offload.svg"
 RESIDENT = "fused_then_quantize"
 

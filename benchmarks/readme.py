@@ -118,30 +118,22 @@ def _assumptions(file: Path) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A named place in a document, the results that it shows, and how.
-
-    ``unmeasured`` allows files to be missing: it shows those that are there, and stays as it is where none is.
-    """
+    """A named place in a document, the results that it shows, and how."""
 
     document: str
     name: str
     files: tuple[str, ...]
     render: Callable[..., str]
-    unmeasured: bool = False
 
-    def shown(self) -> str | None:
-        """Return its text made anew, None where nothing was measured that it could show."""
-        files = [ROOT / "benchmarks" / file for file in self.files]
-        if self.unmeasured:
-            files = [file for file in files if file.exists()]
-        return self.render(*files) if files else None
+    def shown(self) -> str:
+        """Return its text made anew."""
+        return self.render(*(ROOT / "benchmarks" / file for file in self.files))
 
 
 NOISE = "docs/noise.md"
 VRAM = "docs/explanation/vram.md"
-LIBRARIES = tuple(
-    f"h100/libraries-{run}.json" for run in ("diffsynth", "diffusers", "diffsynth1", "diffsynth1-offload")
-)
+LIBRARIES = "docs/explanation/libraries.md"
+DIFFSYNTH1 = ("h200/libraries-diffsynth1.json", "h200/libraries-diffsynth1-low_vram.json")
 BLOCKS = (
     Block("README.md", "demo", ("cpu/demo.json",), _run),
     Block("README.md", "h100", ("h100/gate.json",), _table),
@@ -151,11 +143,12 @@ BLOCKS = (
     Block("README.md", "effect", ("cpu/effect.json",), _effect),
     Block("README.md", "forecast", ("cpu/forecast.json",), _forecast),
     Block("README.md", "calibration", ("h100/calibration-full.json",), _calibration),
-    Block(VRAM, "forecast-held", ("h100/vram_peaks.json", "cpu/forecast-all.json"), forecast_table),
-    Block(VRAM, "offload", ("h100/offload.json",), offload_table),
+    Block(VRAM, "forecast-held", ("h200/vram_peaks.json", "cpu/forecast-all.json"), forecast_table),
+    Block(VRAM, "offload", ("h200/offload.json",), offload_table),
     Block(VRAM, "cap", ("h100/cap.json",), cap_table),
     Block("docs/how-to/xdist.md", "workers", ("h100/workers.json",), workers_table),
-    Block("docs/explanation/libraries.md", "libraries", LIBRARIES, _libraries, unmeasured=True),
+    Block(LIBRARIES, "libraries", ("h100/libraries-diffsynth.json", "h100/libraries-diffusers.json"), _libraries),
+    Block(LIBRARIES, "libraries-1.1", DIFFSYNTH1, _libraries),
     Block(NOISE, "recorded", ("h100/calibration-full.json", "h100/calibration-short.json"), _calibration),
     Block(NOISE, "peers", ("h100/peers.json",), _peers),
     Block(NOISE, "simulated", ("cpu/calibration.json",), _calibration),
@@ -170,8 +163,7 @@ def rendered() -> dict[Path, str]:
     for block in BLOCKS:
         document = ROOT / block.document
         text = texts.get(document) or document.read_text(encoding="utf-8")
-        shown = block.shown()
-        texts[document] = text if shown is None else replace_block(text, block.name, shown)
+        texts[document] = replace_block(text, block.name, block.shown())
     return texts
 
 

@@ -1,4 +1,4 @@
-"""Forecasts of the full-size model against what an H100 measured of it (benchmarks/h100)."""
+"""Forecasts of the full-size model against what was measured of it (benchmarks/h200)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pytest_loraperf.models import Synthetic
 from pytest_loraperf.request import FULL_REQUEST
 from pytest_loraperf.strategies import Strategies
 
-MEASURED = Path(__file__).parents[2] / "benchmarks/h100/vram_peaks.json"
+MEASURED = Path(__file__).parents[2] / "benchmarks/h200/vram_peaks.json"
 LIVE, NEEDED = 0.02, 0.05
 """How far a forecast may be off: of the live tensors' bytes, and of what a card must have."""
 
