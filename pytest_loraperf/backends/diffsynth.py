@@ -22,6 +22,7 @@ from pytest_loraperf.backends.user_built import build_users
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match, linear_shapes
 from pytest_loraperf.lora.effect import EffectProbe
+from pytest_loraperf.lora.keys import loaded
 from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic
 from pytest_loraperf.order.runtime.declared import declared
@@ -85,6 +86,11 @@ class DiffSynth:
         loader = pipeline.lora_loader(torch_dtype=pipeline.torch_dtype, device="cpu")
         found: dict[str, torch.Tensor] = loader.convert_state_dict(tensors)
         return found
+
+    def lora_loaded(self, pipeline: BasePipeline, tensors: dict[str, torch.Tensor]) -> set[str]:
+        """Return the layers that ``pipe.load_lora`` finds by the names of a file's tensors."""
+        with quiet():
+            return loaded(self.lora_names(pipeline, tensors)) & self.lora_shapes(pipeline).keys()
 
     def lora_targets(self, pipeline: BasePipeline) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.dit``, or all where it names none."""

@@ -79,6 +79,15 @@ class DiffSynth1:
         """Return the tensors as they are: 1.1 converts those of FLUX alone, and inside of its pipeline."""
         return tensors
 
+    def lora_loaded(self, pipeline: Any, tensors: dict[str, torch.Tensor]) -> set[str]:
+        """Return the layers that ``pipe.load_lora`` finds by the names of a file's tensors."""
+        from diffsynth.lora import GeneralLoRALoader  # noqa: PLC0415 - heavy
+        from diffsynth.lora.flux_lora import FluxLoRALoader  # noqa: PLC0415 - heavy
+
+        is_flux = type(pipeline).__name__.startswith("Flux")
+        named = FluxLoRALoader().convert_state_dict(tensors) if is_flux else tensors
+        return set(GeneralLoRALoader().get_name_dict(named)) & self.lora_shapes(pipeline).keys()
+
     def lora_targets(self, pipeline: Any) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.dit``, or all where it has none."""
         return inside(self.lora_shapes(pipeline), _blocks(pipeline.dit))

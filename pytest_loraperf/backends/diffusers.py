@@ -27,6 +27,7 @@ from pytest_loraperf.errors import LoraperfError, ModelError
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import Match, linear_shapes
 from pytest_loraperf.lora.effect import EffectProbe
+from pytest_loraperf.lora.keys import loaded
 from pytest_loraperf.measure.timing import NO_TICK, Tick
 from pytest_loraperf.models import ModelSpec, Pretrained, Synthetic, UserBuilt
 from pytest_loraperf.order.runtime.declared import declared
@@ -96,6 +97,13 @@ class Diffusers:
         with _silent():
             found: dict[str, torch.Tensor] = pipeline.lora_state_dict(tensors)
         return found
+
+    def lora_loaded(self, pipeline: Any, tensors: dict[str, torch.Tensor]) -> set[str]:
+        """Return the layers that ``pipe.load_lora_weights`` finds by the names of a file's tensors."""
+        found = loaded(self.lora_names(pipeline, tensors))
+        prefix = f"{pipeline.transformer_name}."
+        mine = {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
+        return mine & self.lora_shapes(pipeline).keys()
 
     def lora_targets(self, pipeline: Any) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.transformer``."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
+
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from pytest_loraperf.backends.protocol import Backend
 from pytest_loraperf.backends.undrawn import Layers
@@ -67,7 +71,18 @@ class Adapters:
         if self._read is None:
             self._read = (self.synthetic(pipeline),)
         rename = partial(self.backend.lora_names, pipeline)
-        return tuple(match_adapter(adapter, shapes, rename) for adapter in self._read)
+        matches = (match_adapter(adapter, shapes, rename) for adapter in self._read)
+        return tuple(self._as_loaded(pipeline, match) if self.sources else match for match in matches)
+
+    def _as_loaded(self, pipeline: Any, match: Match) -> Match:
+        """Note which layers the library's own loading of the file would leave as they are.
+
+        A file that the library cannot load changes none. In a forecast, its tensors have values all the same.
+        """
+        changed: Collection[str] = ()
+        with suppress(Exception), unset_fake_temporarily():
+            changed = self.backend.lora_loaded(pipeline, dict(match.adapter.tensors))
+        return replace(match, not_loaded=tuple(name for name in match.layers if name not in changed))
 
     def synthetic(self, pipeline: Any) -> Adapter:
         """Write a seeded adapter for the model, and read the file, since nobody named one."""

@@ -93,8 +93,8 @@ def _gathered(session: Session, bench: Bench) -> Results:
         for name, found in results.strategies.items()
     }
     matches = [match for arm in bench.arms.values() for match in arm.matches]
-    left_out = dict.fromkeys(match.left_out for match in matches if match.left_out)
-    return replace(results, request={}, strategies=strategies, notes=tuple(left_out))
+    said = dict.fromkeys(note for match in matches for note in (match.left_out, match.misnamed) if note)
+    return replace(results, request={}, strategies=strategies, notes=tuple(said))
 
 
 def _hand_over(settings: Settings, results: Results, show: Callable[[str], None]) -> None:

@@ -66,13 +66,15 @@ class LoraLayer:
 class Adapter:
     """A file, read: its layers by the names that the file gives them, without prefixes.
 
-    ``others`` are the keys of tensors that are no part of a LoRA, such as a bias's difference.
+    ``others`` are the keys of tensors that are no part of a LoRA, such as a bias's difference; ``tensors`` is all
+    that the file holds, by its own keys.
     """
 
     source: AdapterSource
     convention: str
     layers: Mapping[str, LoraLayer] = field(repr=False)
     others: tuple[str, ...] = ()
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 def parse_source(text: str) -> AdapterSource:
@@ -112,7 +114,9 @@ def read_adapter(source: AdapterSource) -> Adapter:
     layers = _layers(source.path, tensors, keys, _PeftAlpha.read(source.path, metadata))
     _refuse_not_finite(source.path, layers)
     conventions = sorted({key.convention for key in keys.values()})
-    return Adapter(source, "+".join(conventions), layers, tuple(name for name in tensors if name not in keys))
+    return Adapter(
+        source, "+".join(conventions), layers, tuple(name for name in tensors if name not in keys), tensors
+    )
 
 
 def renamed(adapter: Adapter, rename: Rename) -> Adapter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +75,17 @@ def written(layer: str, *, flat: bool) -> tuple[str, str]:
     if flat:
         return f"lora_unet_{layer}.lora_down.weight", f"lora_unet_{layer}.lora_up.weight"
     return f"transformer.{layer}.lora_A.weight", f"transformer.{layer}.lora_B.weight"
+
+
+def loaded(keys: Iterable[str]) -> set[str]:
+    """Return the names of the layers, as they are, that have both factors: ``X.lora_A[.default].weight``."""
+    found: dict[str, set[str]] = {"A": set(), "B": set()}
+    for key in keys:
+        name, _, rest = key.partition(".lora_")
+        letter, _, ending = rest.partition(".")
+        if letter in found and ending in ("weight", "default.weight"):
+            found[letter].add(name)
+    return found["A"] & found["B"]
 
 
 def unsupported_kind(key: str) -> str | None:

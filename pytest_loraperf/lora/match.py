@@ -18,12 +18,16 @@ Shapes = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Match:
-    """An adapter's layers under the model's names; ``unmatched`` are the adapter's that fit nothing."""
+    """An adapter's layers under the model's names; ``unmatched`` are the adapter's that fit nothing.
+
+    ``not_loaded`` are those of ``layers`` that the library's own loading of the file would leave as they are.
+    """
 
     adapter: Adapter
     layers: Mapping[str, LoraLayer] = field(repr=False)
     unmatched: tuple[str, ...]
     total: int
+    not_loaded: tuple[str, ...] = ()
 
     @property
     def matched(self) -> tuple[str, ...]:
@@ -46,6 +50,18 @@ class Match:
             few = _few(dict.fromkeys(self.adapter.others))
             said.append(f"{len(self.adapter.others)} of its tensors are no LoRA and are not used: {few}")
         return f"{_head(self.adapter)}: {'; '.join(said)}" if said else None
+
+    @property
+    def misnamed(self) -> str | None:
+        """Say how few of its layers the library loads by the file's names, or None where it loads all."""
+        if not self.not_loaded:
+            return None
+        all_of_it = len(self.layers)
+        return (
+            f"{_head(self.adapter)}: the library's own loader changes {all_of_it - len(self.not_loaded)} of the "
+            f"{all_of_it} layers that it is for, by the names in the file ({self.adapter.convention}); the gates "
+            "go by the model's names: load it by pytest_loraperf.lora.lora_state_dict, or save it with them"
+        )
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the factors in DiffSynth's form, ``NAME.lora_A.weight`` and ``NAME.lora_B.weight``, unscaled."""

@@ -108,15 +108,12 @@ def _request(session: Session, bench: Bench | None) -> dict[str, Any]:
 def _recipe_notes(session: Session) -> dict[str, None]:
     """Return what is left out of the adapters, and what the backend left out or could not do, each once."""
     arms = [arm for bench in session.benches.values() for arm in bench.arms.values()]
-    unused = [
-        f"warning: {match.left_out}; the gates are on the rest"
-        for arm in arms
-        for match in arm.matches
-        if match.left_out
-    ]
+    matches = [match for arm in arms for match in arm.matches]
+    unused = [f"warning: {match.left_out}; the gates are on the rest" for match in matches if match.left_out]
+    misnamed = [f"warning: {match.misnamed}" for match in matches if match.misnamed]
     decided = [note for arm in arms for note in arm.recipe.notes]
     found = [f"{arm.name}: {step.effect.note}" for arm in arms for step in arm.setup if step.effect.note]
-    return dict.fromkeys([*unused, *decided, *found])
+    return dict.fromkeys([*unused, *misnamed, *decided, *found])
 
 
 def _validity_notes(session: Session) -> dict[str, None]:

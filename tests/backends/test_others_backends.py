@@ -106,7 +106,7 @@ class TestLoading:
             ),
             (
                 "half",
-                "ghostly_backends:Half, of ghostly 0.3) lacks lora_names, take_base, effect_gains, check, park, unpark; "
+                "ghostly_backends:Half, of ghostly 0.3) lacks lora_names, lora_loaded, take_base, effect_gains, check, park, unpark; "
                 "docs/how-to/backend.md says what each does",
             ),
             (

@@ -118,6 +118,9 @@ class Pretend:
     def lora_names(self, pipeline: Any, tensors: dict[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         raise AssertionError(f"{pipeline} takes no LoRA such as {tensors}")
 
+    def lora_loaded(self, pipeline: Any, tensors: dict[str, torch.Tensor]) -> set[str]:
+        raise AssertionError(f"{pipeline} takes no LoRA such as {tensors}")
+
     def take_base(self, pipeline: Any, effect: EffectProbe) -> None:
         raise AssertionError(f"{pipeline} takes no LoRA, so {effect} has nothing to measure")
 

@@ -21,6 +21,7 @@ from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import linear_shapes, weight_norms, write_synthetic_adapter
 from pytest_loraperf.models import Synthetic
 from pytest_loraperf.options import Settings
+from pytest_loraperf.order.runtime.declared import declared
 from pytest_loraperf.registry import BACKENDS, PIPELINES
 from pytest_loraperf.request import TINY_REQUEST
 from pytest_loraperf.session import Session
@@ -328,3 +329,26 @@ def test_what_the_registry_says_that_it_offers() -> None:
         if pipeline not in entry.pipelines:
             with pytest.raises(ModelError, match=pipeline):
                 DiffSynth1(cpu).build(Synthetic(pipeline=pipeline), cpu, on_cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "known"),
+    [
+        ("", "", True),
+        (".default", "", True),
+        ("transformer_blocks.", "diffusion_model.transformer_blocks.", True),
+        ("transformer_blocks.", "transformer.transformer_blocks.", False),
+        ("lora_", "lora.", False),
+    ],
+)
+def test_what_its_own_loader_finds_is_what_is_said(adapter: Path, before: str, after: str, known: bool) -> None:
+    pipe, backend = tiny(), DiffSynth1(Device("cpu", "CPU"))
+    tensors = {key.replace(before, after) if before else key: each for key, each in load_file(adapter).items()}
+    weights = {name: pipe.dit.get_submodule(name).weight.clone() for name in linear_shapes(pipe.dit)}
+    with declared():  # else the guard fails the test, as it should
+        GeneralLoRALoader().load(pipe.dit, tensors)
+    changed = {
+        name for name, weight in weights.items() if not torch.equal(weight, pipe.dit.get_submodule(name).weight)
+    }
+    assert backend.lora_loaded(pipe, tensors) == changed
+    assert bool(changed) is known
