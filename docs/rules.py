@@ -58,13 +58,14 @@ class Page:
 
 UNREADABLE_PAGE = Page(
     code=UNREADABLE,
-    summary="A file that cannot be read or parsed cannot be linted.",
+    summary="A file that cannot be read, parsed or followed to its end cannot be linted.",
     why=(
-        "It cannot be opened, its text cannot be decoded, or it is no Python of the version that runs\n"
-        "the linter. That is a finding, so that no file goes unlinted unnoticed: selecting other codes\n"
-        "does not silence it; ignoring LRP001 does."
+        "It cannot be opened, its text cannot be decoded, it is no Python of the version that runs the\n"
+        "linter, or it has more ways through it than are followed (of 2193 files of diffusion libraries\n"
+        "one has); then what was found before that line is reported too. That is a finding, so that no\n"
+        "file goes unlinted unnoticed: selecting other codes does not silence it; ignoring LRP001 does."
     ),
-    fix="mend its syntax or its encoding, or lint with the Python that it is written for",
+    fix="mend its syntax or its encoding, lint with the Python that it is written for, or split the file",
     applies_to="every Python file",
     found="by the linter",
     invalid=("pipe.load_lora(\n",),

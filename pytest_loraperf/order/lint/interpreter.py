@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
-from pytest_loraperf.order.lint.findings import Finding
+from pytest_loraperf.order.lint.findings import Finding, unreadable
 from pytest_loraperf.order.lint.flow import Flow
 from pytest_loraperf.order.lint.nodes import children
 from pytest_loraperf.order.lint.scene import MAX_WORLDS, Outcome, TooLong
@@ -23,7 +23,9 @@ from pytest_loraperf.order.lint.values import (
     World,
     merge,
 )
+from pytest_loraperf.order.rules import UNREADABLE
 
+TOO_MANY = "from here on it was not followed, having too many ways through it; split it"
 _JOINING = (
     ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.TryStar, ast.With, ast.AsyncWith, ast.Match
 )  # fmt: skip
@@ -42,8 +44,14 @@ class Interpreter(Flow):
                 world.exit = None
             self.run_uncalled(worlds)
         except (TooLong, RecursionError):
-            pass  # what was found so far stands
+            self._give_up()
         return sorted(self.findings.values())
+
+    def _give_up(self) -> None:
+        """Note where the rest of the file was left; what was found before stands."""
+        if UNREADABLE in self.codes:
+            found = unreadable(self.path, *self.at, TOO_MANY)
+            self.findings[*self.at, found.code] = found
 
     def block(self, statements: Iterable[ast.stmt], worlds: list[World]) -> list[World]:
         """Run statements in each world."""
@@ -51,6 +59,7 @@ class Interpreter(Flow):
         for statement in filter(self.survey.matters, statements):
             after: list[World] = []
             for world in worlds:
+                self.at = statement.lineno, statement.col_offset
                 self.step()
                 after += self.statement(statement, world)
             worlds = [world for world in after if world.exit is None]

@@ -88,6 +88,33 @@ def test_an_unreadable_file_is_a_finding(tmp_path: Path, content: bytes, line: i
     assert lint_paths([file], ignore=["LRP001"]) == []
 
 
+def nested(deep: int) -> str:
+    """Return a program of two mistakes, the second of them below so many branches inside of loops."""
+    lines = [
+        "def build(pipe, many):",
+        "    enable_vram_management(pipe.dit, vram_config={'onload_dtype': torch.float8_e4m3fn})",
+    ]
+    lines += ["    pipe.load_lora(pipe.dit, 'a.safetensors')"]
+    for level in range(deep):
+        indent = "    " * (1 + 2 * level)
+        lines += [f"{indent}for each{level} in many:", f"{indent}    if many[{level}]:"]
+    lines += ["    " * (1 + 2 * deep) + "pipe.dit = many"]
+    return "\n".join([*lines, "    GeneralLoRALoader().fuse_lora_to_base_model(pipe.dit, many)", ""])
+
+
+def test_a_file_that_is_not_followed_to_its_end_is_a_finding() -> None:
+    whole = lint_source(nested(3), "app.py")
+    assert UNREADABLE not in {each.code for each in whole}
+    cut = lint_source(nested(12), "app.py")
+    (told,) = [each for each in cut if each.code == UNREADABLE]
+    assert told.message == (
+        "this file cannot be linted: from here on it was not followed, having too many ways through it; split it"
+    )
+    assert 4 <= told.line <= 28
+    assert [each for each in cut if each != told] == [each for each in whole if each.line <= 3]
+    assert lint_source(nested(12), "app.py", selected(ignore=["LRP001"])) == cut[:-1]
+
+
 def test_a_file_that_may_not_be_opened_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(self))
