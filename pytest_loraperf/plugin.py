@@ -45,6 +45,7 @@ from pytest_loraperf.hooks.starting import (
     start_lint,
     start_xdist,
     teller,
+    unjudged,
 )
 from pytest_loraperf.markers import MARKERS
 from pytest_loraperf.session import Session, TestRecord
@@ -106,6 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
     command = shlex.join(["pytest", *map(str, config.invocation_params.args)])
     session = Session(settings, strategies, tell=teller(config), command=command, stored=stored)
     config.stash[SESSION] = session
+    session.notes.update(dict.fromkeys(unjudged(settings)))
     if not is_worker(config):
         start_journal(config, session)
     config.pluginmanager.register(fixtures, "loraperf-fixtures")

@@ -215,6 +215,15 @@ def test_lint_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err.startswith("loraperf: ")
 
 
+def test_a_folder_without_python_is_not_linted_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notebook.ipynb").write_text("{}")
+    assert main(["lint", str(tmp_path)]) == 2
+    told = f"loraperf: no Python file in {tmp_path}: name files, or folders that have some\n"
+    assert capsys.readouterr().err == told
+
+
 def test_the_formats_are_those_that_the_linter_has() -> None:
     from pytest_loraperf.commands.arguments import LINT_FORMATS
     from pytest_loraperf.order.lint.formats import FORMATS

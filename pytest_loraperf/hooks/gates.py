@@ -81,6 +81,9 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
             "the test uses strategies' pipelines, which stay built for later tests; hold tests of your own code"
         )
         report.add(item, "vram_leak", MarkerError(stays))
+    if not pipeline and any(budget.phase == "resident" for budget in gates.vram):
+        only = "phase='resident' is of a pipeline that stays built, and the test uses none; leave the phase out"
+        report.add(item, "vram_budget", MarkerError(only))
     _check_subject(item, gates, strategies, report)
     _check_is_about_one(item, gates, report)
     if gates.strategies and "lora_pipeline" not in fixtures:

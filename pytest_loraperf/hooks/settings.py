@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.gpu.assign import read_gpus
 from pytest_loraperf.options import ACTIONS, OPTIONS, Option, Settings
 
+NEEDED = {"strict": "baseline", "baseline_days": "baseline", "lint_select": "lint", "lint_ignore": "lint"}
+"""Settings that say how another does its work."""
 INI_FORMS = {"bool": "write true or false", "linelist": 'write ["…"]', "string": "write it in quotes"}
 
 
@@ -39,8 +41,11 @@ def read_settings(config: pytest.Config) -> Settings:
         LoraperfError: a value is not understood; the message names the option.
     """
     values: dict[str, Any] = {}
+    named: set[str] = set()
     for option in OPTIONS:
         given = config.getoption(f"loraperf_{option.field}")
+        if given is not None:
+            named.add(option.field)
         found = given if given is not None else _read_ini(config, option)
         if given is not None or found:
             source = option.flag if given is not None else f"ini value {option.ini}"
@@ -50,7 +55,21 @@ def read_settings(config: pytest.Config) -> Settings:
                 started = config.invocation_params.dir if option.is_file else None
                 folder = _ini_folder(config) if given is None else started
             values[option.field] = _read(option, found, source, folder)
-    return Settings(**values)
+    settings = Settings(**values)
+    _refuse_idle(settings, named)
+    return settings
+
+
+def _refuse_idle(settings: Settings, named: Collection[str]) -> None:
+    """Refuse what does nothing by itself, where the command line names it; an ini may keep it for other runs.
+
+    Raises:
+        LoraperfError: such an option is named.
+    """
+    flags = {option.field: option.flag for option in OPTIONS}
+    for field, needed in NEEDED.items():
+        if field in named and not getattr(settings, needed):
+            raise LoraperfError(f"{flags[field]}: it does nothing without {flags[needed]}; give that too")
 
 
 def _read_ini(config: pytest.Config, option: Option) -> str | bool | Sequence[str]:

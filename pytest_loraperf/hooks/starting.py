@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,6 +101,18 @@ def check_forecast(settings: Settings) -> None:
     for flag, given in timed.items():
         if settings.forecast and given:
             raise LoraperfError(f"--loraperf-forecast: nothing is timed; leave out {flag}")
+
+
+def unjudged(settings: Settings) -> Iterator[str]:
+    """Yield what a run is held to that a forecast cannot judge, for the summary."""
+    if not settings.forecast:
+        return
+    from pytest_loraperf.run.forecast_judging import NOT_JUDGED  # noqa: PLC0415 - only in a forecast
+
+    held = {"--gpu-leak-limit": settings.leak_limit, "--loraperf-baseline": settings.baseline}
+    for flag, given in held.items():
+        if given is not None:
+            yield f"forecast: {flag} is {NOT_JUDGED}"
 
 
 def open_baseline(settings: Settings) -> Stored | None:

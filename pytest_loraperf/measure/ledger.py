@@ -30,7 +30,7 @@ class Peak:
 
 @dataclass
 class Charge:
-    """The most that one test needed at a time, in bytes, by phase: ``setup``, ``resident``, ``runtime``.
+    """The most that one test needed at a time, in bytes, by phase: ``setup`` and ``runtime``.
 
     ``shares`` has what of it were live tensors, and what is no tensor's: the context and libraries.
     """

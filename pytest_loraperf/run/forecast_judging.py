@@ -32,6 +32,7 @@ def judge_forecast(session: Session, record: TestRecord) -> Iterator[Verdict]:
         "faster-than": len(gates.faster),
         "equivalence": len(gates.equivalent),
         "lora-effect": int(gates.effect is not None),
+        "vram-leak": int(gates.leak is not None),
     }
     for code, count in unjudged.items():
         if count:

@@ -117,6 +117,7 @@ def test_what_is_not_judged_is_said(pytester: pytest.Pytester, monkeypatch: pyte
             fused_pipeline()
 
         @pytest.mark.vram_budget("1KB")
+        @pytest.mark.vram_leak("1MB")
         def test_plain():
             pass
 
@@ -131,13 +132,13 @@ def test_what_is_not_judged_is_said(pytester: pytest.Pytester, monkeypatch: pyte
     result.assert_outcomes(skipped=3, passed=1)
     statuses = [(each["code"], each["status"]) for each in json.loads(out.read_text())["verdicts"]]
     assert statuses == [
-        (code, "SKIPPED") for code in ("latency", "faster-than", "equivalence", "lora-effect", "vram")
+        (code, "SKIPPED") for code in ("latency", "faster-than", "equivalence", "lora-effect", "vram", "vram-leak")
     ]
     why = "not judged: a forecast runs nothing on a GPU"
     result.stdout.fnmatch_lines(
         [
             f"forecast: gates on {code} are {why}"
-            for code in ("latency", "faster-than", "equivalence", "lora-effect")
+            for code in ("latency", "faster-than", "equivalence", "lora-effect", "vram-leak")
         ]
     )
     result.stdout.fnmatch_lines_random(
@@ -263,3 +264,18 @@ def test_workers_send_their_forecasts(pytester: pytest.Pytester) -> None:
     data = json.loads(out.read_text())
     assert data["strategies"]["fused"]["vram"]["runtime_peak"] > 700 * 2**20
     assert [verdict["status"] for verdict in data["verdicts"]] == ["FAIL"]
+
+
+def test_what_no_forecast_can_hold_is_said_of_the_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest(
+        *OPTIONS, "--gpu-leak-limit=1MB", "--loraperf-baseline=gone.json", "--loraperf-strict"
+    )
+    result.assert_outcomes(passed=1)
+    why = "not judged: a forecast runs nothing on a GPU"
+    result.stdout.fnmatch_lines(
+        [f"forecast: {flag} is {why}" for flag in ("--gpu-leak-limit", "--loraperf-baseline")]
+    )

@@ -40,6 +40,41 @@ def test_wrong_values(pytester: pytest.Pytester, way: str, flag: str, value: str
     assert "Traceback" not in result.stderr.str()
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "needed"),
+    [
+        ("--loraperf-strict", "", "--loraperf-baseline"),
+        ("--loraperf-baseline-days", "30", "--loraperf-baseline"),
+        ("--loraperf-lint-select", "LRP102", "--loraperf-lint"),
+        ("--loraperf-lint-ignore", "LRP102", "--loraperf-lint"),
+    ],
+)
+def test_what_does_nothing_by_itself_is_refused(
+    pytester: pytest.Pytester, flag: str, value: str, needed: str
+) -> None:
+    pytester.makepyfile("def test_it(): pass")
+    result = pytester.runpytest(f"{flag}={value}" if value else flag)
+    assert result.ret == USAGE
+    result.stderr.fnmatch_lines([f"ERROR: loraperf: {flag}: it does nothing without {needed}; give that too"])
+    # An ini keeps it for the runs that name the other.
+    pytester.makeini(f"[pytest]\n{flag.removeprefix('--').replace('-', '_')} = {value or 'true'}")
+    pytester.runpytest().assert_outcomes(passed=1)
+
+
+def test_a_budget_on_what_stays_needs_a_pipeline(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.vram_budget("1kB", phase="resident")
+        def test_own():
+            pass
+    """)
+    result = pytester.runpytest()
+    assert result.ret == USAGE
+    said = "phase='resident' is of a pipeline that stays built, and the test uses none; leave the phase out"
+    result.stderr.fnmatch_lines([f"*test_own: @pytest.mark.vram_budget: {said}"])
+
+
 def test_an_empty_budget_is_no_budget_but_an_error(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest("--gpu-budget=")
     assert result.ret == USAGE

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.order.lint.findings import selected
 from pytest_loraperf.order.lint.fix import fix_file
 from pytest_loraperf.order.lint.formats import FORMATS
@@ -25,10 +26,16 @@ def run_lint(
     """Lint; return whether anything was found. ``write`` gets the report, ``tell`` what was fixed.
 
     Raises:
-        LoraperfError: A path that is not there, or a word that names no code: before any file is changed.
+        LoraperfError: A path that is not there or has no Python file, or a word that names no code: before any
+            file is changed.
     """
     codes = selected(select, ignore)
+    paths = list(paths)
     files = list(python_files(paths))
+    if not files:
+        raise LoraperfError(
+            f"no Python file in {', '.join(map(str, paths))}: name files, or folders that have some"
+        )
     if fix:
         removed = {file: count for file in files if (count := fix_file(file, codes))}
         if removed:

@@ -12,6 +12,8 @@ from pytest_loraperf.order.rules import DEFAULT, RULES, UNREADABLE
 
 EVERY = (UNREADABLE, *(rule.code for rule in RULES))
 NAMES = {UNREADABLE: "unreadable"} | {rule.code: rule.name for rule in RULES}
+STATIC = frozenset(rule.code for rule in RULES if rule.static)
+"""What the linter can find."""
 WARNINGS = frozenset({"LRP102", "LRP103", "LRP110"})
 """What costs time or memory, or depends on the library's version; the others are wrong results or crashes."""
 
@@ -49,9 +51,12 @@ def selected(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> frozense
     An unreadable file is reported unless its code is ignored: selecting other codes does not silence it.
 
     Raises:
-        LoraperfError: A word that names no code.
+        LoraperfError: A word that names no code, or what is selected is found at run time alone.
     """
     chosen = frozenset(_expand("--select", select)) or DEFAULT
+    if not any(code == UNREADABLE or code in STATIC for code in chosen):
+        late = ", ".join(sorted(chosen))
+        raise LoraperfError(f"--select: {late} is found at run time alone, never by the linter; select others too")
     return (chosen | {UNREADABLE}) - frozenset(_expand("--ignore", ignore))
 
 

@@ -213,3 +213,12 @@ def test_a_link_to_nowhere_and_a_notebook(tmp_path: Path) -> None:
     assert isinstance(found, Finding)
     assert found.code == "LRP001"
     assert "it is a notebook; lint what `jupyter nbconvert --to script` makes of it" in found.message
+
+
+def test_what_only_a_run_finds_cannot_be_selected_alone() -> None:
+    with pytest.raises(LoraperfError) as error:
+        selected(select=["LRP104"])
+    assert str(error.value) == (
+        "--select: LRP104 is found at run time alone, never by the linter; select others too"
+    )
+    assert "LRP104" in selected(select=["LRP103, LRP104"])
