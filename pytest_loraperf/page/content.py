@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from pytest_loraperf.page.axes import shortened
+from pytest_loraperf.report.plan import fastest, fitting, smallest, usable
 from pytest_loraperf.report.ranking import ranking
 from pytest_loraperf.report.results import ComparisonRecord, Results, VerdictRecord
 from pytest_loraperf.report.table import COLUMNS, NONE, cells, footnotes, with_something
@@ -92,35 +93,21 @@ def _budget(results: Results) -> str:
 
 
 def tiles(results: Results) -> Iterator[Tile]:
-    """Yield the verdicts counted, and the right strategies that are the fastest and the smallest."""
+    """Yield the verdicts counted, and of the strategies that could be recommended the fastest and the smallest."""
     counted = [(f"{len(each.verdicts)} {each.words}", each.status) for each in judged(results)]
     if counted:
         (worst, status), *others = counted
         yield Tile("Verdicts", worst, ", ".join(text for text, _ in others), status)
-    right = {name: each for name, each in results.strategies.items() if not each.mistake and not each.error}
-    timed = {name: each.latency.median_s for name, each in right.items() if each.latency}
-    if timed:
-        name = min(timed, key=lambda name: timed[name])
-        yield Tile("Fastest", format_duration(timed[name]), shortened(name, NAME))
-    sized = {
-        name: each.vram.runtime_peak for name, each in right.items() if each.vram.runtime_peak and each.latency
-    }
-    if sized:
-        name = min(sized, key=lambda name: sized[name] or 0)
-        yield Tile("Smallest", format_size(sized[name] or 0), shortened(name, NAME))
+    found = usable(results)
+    if found:
+        name = fastest(found)
+        yield Tile("Fastest", format_duration(found[name].seconds), shortened(name, NAME))
+        name = smallest(found)
+        yield Tile("Smallest", format_size(found[name].need), shortened(name, NAME))
     if results.gpu_budget is not None:
-        fitting = [
-            name for name, each in results.strategies.items() if each.latency and each.need <= results.gpu_budget
-        ]
-        yield Tile(
-            "Budget",
-            format_size(results.gpu_budget),
-            f"{len(fitting)} of {_timed(results)} strategies fit, set-up included",
-        )
-
-
-def _timed(results: Results) -> int:
-    return sum(bool(each.latency) for each in results.strategies.values())
+        fits = fitting(found, results.gpu_budget)
+        note = f"{len(fits)} of {len(found)} right strategies fit, set-up included"
+        yield Tile("Budget", format_size(results.gpu_budget), note)
 
 
 def strategy_rows(results: Results) -> tuple[list[str], list[Row]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_loraperf.page.axes import CONFIG, axis, labels, scale, shortened
@@ -10,6 +10,7 @@ from pytest_loraperf.page.draw import Spec
 from pytest_loraperf.page.palette import LIGHT
 from pytest_loraperf.page.placing import place
 from pytest_loraperf.page.units import bytes_unit, seconds_unit
+from pytest_loraperf.report.plan import usable
 from pytest_loraperf.report.results import Results
 
 WITHIN_SIGHT = 4
@@ -33,23 +34,18 @@ class Point:
 def points(results: Results) -> list[Point]:
     """Return the strategies that have both a time and a size, in their order.
 
-    On the front is what no other strategy beats in time and size; a mistake is never on it, nor beats another.
+    On the front is what no other strategy beats in time and size. Only what could be recommended is on it or beats
+    another: no mistake, nor a strategy that gives another output.
     """
+    right = usable(results)
     found = [
         Point(name, each.latency.median_s, each.vram.runtime_peak, bool(each.mistake))
         for name, each in results.strategies.items()
         if each.latency and each.latency.median_s > 0 and each.vram.runtime_peak and not each.error
     ]
-    right = [each for each in found if not each.mistake]
+    rivals = [each for each in found if each.name in right]
     return [
-        Point(
-            each.name,
-            each.seconds,
-            each.size,
-            each.mistake,
-            not each.mistake and not any(_beats(other, each) for other in right),
-        )
-        for each in found
+        replace(each, front=each in rivals and not any(_beats(other, each) for other in rivals)) for each in found
     ]
 
 

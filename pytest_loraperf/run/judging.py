@@ -8,10 +8,11 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_loraperf.errors import LoraperfError, said
+from pytest_loraperf.report.plan import WRONG
 from pytest_loraperf.session import Session, TestRecord
 from pytest_loraperf.specs import FasterThan, Gates, LatencyBudget, OutputEquivalent, VramBudget
 from pytest_loraperf.strategies import CONTROL
-from pytest_loraperf.verdict import Verdict
+from pytest_loraperf.verdict import Status, Verdict
 from pytest_loraperf.verdict.decision import decide
 from pytest_loraperf.verdict.effect import MIN_GAIN, judge_effect, no_lora
 from pytest_loraperf.verdict.equivalence import Distances, Limits, judge_outputs
@@ -195,13 +196,23 @@ def _card(session: Session, record: TestRecord, charge: Charge, budget: int) -> 
 def _fitting(session: Session, budget: int) -> dict[str, tuple[int, float | None]]:
     """Return the strategies that are known to fit: bytes, and seconds a generation where they are known.
 
-    The fastest come first, those that were not timed last, the smallest of them first.
+    The fastest come first, those that were not timed last, the smallest of them first. What was seen to give
+    another output, or to have lost the LoRA, is not among them.
     """
+    wrong = {
+        record.strategy
+        for record in session.records.values()
+        for verdict in record.verdicts
+        if verdict.status is Status.FAIL and verdict.code in WRONG
+    }
     found = {
         arm.name: (arm.need, min(arm.first_call.values(), default=None))
         for bench in session.benches.values()
         for arm in bench.arms.values()
-        if arm.name != CONTROL and arm.error is None and 0 < arm.need <= budget and arm.runtime_peak.needed
+        if arm.name not in {CONTROL, *wrong}
+        and arm.error is None
+        and 0 < arm.need <= budget
+        and arm.runtime_peak.needed
         if not arm.recipe.strategy.mistake
     }
     if session.measured:

@@ -212,6 +212,25 @@ def test_gpu_budget_names_what_fits_and_breaks_down(pytester: pytest.Pytester) -
     )
 
 
+def test_what_gave_another_output_is_not_named_as_what_fits(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("""
+        import pytest
+
+        @pytest.mark.output_equivalent(to="standard_lora", max_abs=1e-9)
+        def test_other(fused_then_quantize_pipeline):
+            fused_then_quantize_pipeline(prompt="a ghost")
+
+        def test_large(standard_lora_pipeline):
+            standard_lora_pipeline(prompt="a ghost")
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu", "--gpu-budget=2.6MB", "-p", "no:randomly")
+    result.assert_outcomes(failed=2)
+    known = "over --gpu-budget=2.6 MB; no strategy measured so far fits; try low_vram_optimized"
+    result.stdout.fnmatch_lines(
+        [f"*loraperf gpu-budget: the test needs * MB of tensor bytes (runtime), * {known}"]
+    )
+
+
 def test_a_pipeline_built_earlier_is_charged_its_set_up_again(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         def test_first(fused_then_quantize_pipeline):

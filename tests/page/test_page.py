@@ -16,6 +16,7 @@ from sample_results import EIGHT, GIB, STRATEGIES, with_strategy
 
 from pytest_loraperf.compare.history import Run, history
 from pytest_loraperf.errors import LoraperfError
+from pytest_loraperf.page.tradeoff import points
 from pytest_loraperf.page.write import page, write_page
 from pytest_loraperf.report.results import ComparisonRecord, LoraCoverage, Results, VerdictRecord
 
@@ -75,8 +76,8 @@ def test_it_says_what_was_run_and_what_came_of_it() -> None:
         "Command loraperf bench",
         "Verdicts 2 failed 2 cannot tell, 2 passed, 1 skipped",
         "Fastest 490.0 ms fused_then_quantize",
-        "Smallest 1.8 GB low_vram_optimized",
-        "Budget 24 GB 6 of 8 strategies fit, set-up included",
+        "Smallest 1.9 GB low_vram_optimized",
+        "Budget 24 GB 4 of 6 right strategies fit, set-up included",
         "✗ quantize_then_fuse is a mistake: the LoRA fades",
         "7 rounds of each",
         "low_vram runs in 8 GB ✓ holds here",
@@ -84,6 +85,19 @@ def test_it_says_what_was_run_and_what_came_of_it() -> None:
         "This is one run.",
     ):
         assert said in words
+
+
+def test_what_gives_another_output_is_neither_the_fastest_nor_the_smallest_nor_fits() -> None:
+    lost = VerdictRecord(
+        nodeid="t.py::test", code="lora-effect", status="FAIL", message="gone", strategy="fused_then_quantize"
+    )
+    control = {"no_lora": STRATEGIES["low_vram_optimized"]}
+    found = replace(EIGHT, gpu_budget=24 * GIB, verdicts=(lost,), strategies={**STRATEGIES, **control})
+    words = Outline(page(found)).words
+    assert "Fastest 863.0 ms fused" in words
+    assert "3 of 5 right strategies fit" in words
+    front = {each.name for each in points(found) if each.front}
+    assert not front & {"fused_then_quantize", "no_lora"}
 
 
 def test_what_failed_is_open_and_first(eight: str) -> None:
