@@ -237,7 +237,7 @@ OPTIONS = (
         "--loraperf-scheme",
         "scheme",
         one_of(*SCHEMES),
-        "how quantize steps quantize: auto, fp8_storage, fp8_compute or torchao_fp8_w8a8",
+        f"how quantize steps quantize: {', '.join(SCHEMES[:-1])} or {SCHEMES[-1]} (DiffSynth 1.1)",
         "SCHEME",
     ),
     Option(

@@ -14,7 +14,7 @@ from pytest_loraperf.errors import LoraperfError, clear_frames, out_of_memory, s
 from pytest_loraperf.fixtures import GATES, RECORD, SESSION, one_clear_line
 from pytest_loraperf.hooks.guard import start_guard
 from pytest_loraperf.hooks.item import (
-    PHASES,
+    STAGES,
     add_properties,
     fail,
     fell_over,
@@ -233,7 +233,7 @@ def pytest_runtest_makereport(
     if error is not None and report.failed:
         if run.cap is not None and out_of_memory(error) is not None:
             out_of_card(item, report, run.cap, error)
-        fell_over(item, error, PHASES[call.when])
+        fell_over(item, error, STAGES[call.when])
     watched = item.config.pluginmanager.hasplugin(LEAKS) and report.failed
     if (watched or out_of_memory(error) is not None) and not item.config.option.usepdb:
         clear_frames(error)  # pytest keeps the last error, and its frames hold what fills the memory

@@ -1,4 +1,4 @@
-"""Quantization schemes of DiffSynth 2.x: which one, and how it is applied to a loaded module."""
+"""Quantization schemes: which one a backend takes, and how DiffSynth 2.x applies it to a loaded module."""
 
 from __future__ import annotations
 
@@ -22,15 +22,12 @@ FP8 = torch.float8_e4m3fn
 STORAGE = "fp8_storage"
 COMPUTE = "fp8_compute"
 TORCHAO = "torchao_fp8_w8a8"
-SCHEMES = {
-    STORAGE: "fp8 weights, bf16 compute",
-    COMPUTE: "DiffSynth's own fp8 computation",
-    TORCHAO: "torchao's fp8 weights and activations, through DiffSynth's QuantizeConfig",
-}
+SCHEMES = (STORAGE, COMPUTE, TORCHAO)
+"""fp8 weights and bf16 compute; DiffSynth's own fp8 computation; torchao's fp8 weights and activations."""
 
 
 def choose_scheme(
-    strategy: Strategy, device: Device, choices: Choices, allowed: Collection[str] = tuple(SCHEMES)
+    strategy: Strategy, device: Device, choices: Choices, allowed: Collection[str] = SCHEMES
 ) -> tuple[str, str]:
     """Return the scheme of a strategy's quantize steps, and why; what a step names itself is kept.
 
@@ -65,7 +62,7 @@ def _why_not_torchao(strategy: Strategy, device: Device, choices: Choices) -> st
     return why_no_torchao()
 
 
-def check_scheme(scheme: str, device: Device, allowed: Collection[str] = tuple(SCHEMES)) -> None:
+def check_scheme(scheme: str, device: Device, allowed: Collection[str] = SCHEMES) -> None:
     """Refuse a scheme that is unknown or cannot run here.
 
     Raises:

@@ -20,8 +20,8 @@ from pytest_loraperf.strategies import StepKind
 class Arm:
     """One strategy's pipeline, and what is known of it.
 
-    ``pipeline`` is None while it is not on the device; ``parked`` is the pipeline then, if it is in host memory,
-    and ``berth`` where it is, kept for the next time.
+    ``pipeline`` is None while it is not on the device; ``waiting`` is the pipeline then, if it is in host memory,
+    and ``parked`` where it is, kept for the next time.
     ``request_peaks`` are the bytes that a generation of each request needed, by its key;
     ``first_generation`` is the seconds of the very first one, which compiles and allocates; ``timeline`` is the
     memory over one that was only looked at, and ``counts`` what each request computes and moves, by the key of
@@ -30,8 +30,8 @@ class Arm:
 
     recipe: Recipe
     pipeline: Any = None
-    parked: Any = None
-    berth: Parked | None = None
+    waiting: Any = None
+    parked: Parked | None = None
     setup: list[StepRecord] = field(default_factory=list)
     setup_peak: Peak = field(default_factory=Peak)
     runtime_peak: Peak = field(default_factory=Peak)

@@ -104,8 +104,8 @@ class Bench:
         with self.shop.alone():
             if arm.pipeline is None or arm.alone:
                 self._make_room(arm, keep=())
-            if arm.parked is not None and arm.berth is not None:
-                self._unpark(arm, arm.berth)
+            if arm.waiting is not None and arm.parked is not None:
+                self._unpark(arm, arm.parked)
             if arm.pipeline is None:
                 self._build(arm)
         return arm
@@ -240,7 +240,7 @@ class Bench:
     def release(self, name: str) -> None:
         """Let go of the pipeline of an arm that is not needed again; what is known of it stays."""
         arm = self.arms.get(name)
-        if arm is not None and (arm.pipeline is not None or arm.parked is not None):
+        if arm is not None and (arm.pipeline is not None or arm.waiting is not None):
             self._drop(arm)
 
     def vacate(self) -> None:
@@ -282,7 +282,7 @@ class Bench:
             for bench, other in others:
                 bench.park(other)
             return
-        need = arm.running if arm.parked is not None else arm.need
+        need = arm.running if arm.waiting is not None else arm.need
         need = need or self._largest_need() or self.shop.device.total
         for bench, other in others:
             if need <= self.shop.ledger.meter.free() - VRAM_MARGIN:
@@ -302,30 +302,30 @@ class Bench:
         self.shop.tell(f"{arm.name}: parking it in host memory")
         try:
             with self.shop.ledger.release(self._holder(arm.name)):
-                arm.berth = self.shop.backend.park(arm.pipeline, arm.berth)
-                arm.parked, arm.pipeline = arm.pipeline, None
+                arm.parked = self.shop.backend.park(arm.pipeline, arm.parked)
+                arm.waiting, arm.pipeline = arm.pipeline, None
         except RuntimeError as error:
             self._drop(arm, error)
 
     def _worth_parking(self, arm: Arm) -> bool:
         size = max(arm.resident, self.shop.ledger.resident.get(self._holder(arm.name), 0))
-        if arm.rebuild_seconds <= parking_seconds(size, pinned=arm.berth is not None):
+        if arm.rebuild_seconds <= parking_seconds(size, pinned=arm.parked is not None):
             return False
         # Whichever arm is built next may be built in host memory, to be offloaded.
         room = self.shop.spare_memory() - HOST_MARGIN - self._largest_need()
-        return arm.berth is not None or size <= room
+        return arm.parked is not None or size <= room
 
-    def _unpark(self, arm: Arm, berth: Parked) -> None:
+    def _unpark(self, arm: Arm, parked: Parked) -> None:
         """Bring an arm back; one that does not come back is dropped, with room made to build it."""
         self.shop.tell(f"{arm.name}: bringing it back from host memory")
         try:
             with self.shop.ledger.operation(self._holder(arm.name), Peak()):
-                self.shop.backend.unpark(arm.parked, berth)
+                self.shop.backend.unpark(arm.waiting, parked)
         except RuntimeError as error:
             self._drop(arm, error)
             self._make_room(arm, keep=())
         else:
-            arm.pipeline, arm.parked = arm.parked, None
+            arm.pipeline, arm.waiting = arm.waiting, None
 
     def _drop(self, arm: Arm, error: BaseException | None = None) -> None:
         """Let go of a pipeline, of its host memory, and of what the frames of an error hold of it."""
@@ -334,8 +334,8 @@ class Bench:
         holder, meter = self._holder(arm.name), self.shop.ledger.meter
         with self.shop.ledger.release(holder):
             left = meter.allocated() - self.shop.ledger.live_of(holder)
-            in_host_memory = arm.parked is not None or arm.recipe.strategy.has(StepKind.OFFLOAD)
-            arm.pipeline = arm.parked = arm.berth = None
+            in_host_memory = arm.waiting is not None or arm.recipe.strategy.has(StepKind.OFFLOAD)
+            arm.pipeline = arm.waiting = arm.parked = None
             clear_frames(error)
             gc.collect(1)
             # All of it takes most of a second, with the modules that diffusion libraries import.

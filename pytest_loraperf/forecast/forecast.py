@@ -15,10 +15,10 @@ from pytest_loraperf.forecast.card import Card
 from pytest_loraperf.models import ModelSpec, Pretrained
 from pytest_loraperf.registry import DEFAULT
 from pytest_loraperf.request import Request
+from pytest_loraperf.specs import PHASES
 from pytest_loraperf.strategies import Strategies
 from pytest_loraperf.verdict.spent import Spent
 
-PHASES = ("setup", "resident", "runtime")
 STEPS = 2
 """Denoising steps that are run: the others repeat the second, and need no more."""
 

@@ -91,12 +91,6 @@ def read(uuid: str) -> Reading | None:
     )
 
 
-def total_and_used(uuid: str) -> tuple[int, int] | None:
-    """Bytes of the whole device, and those of them in use, whoever holds them."""
-    memory = _ask(uuid, _memory)
-    return None if memory is None else (int(memory.total), int(memory.used))
-
-
 def uuid_of(handle: Any) -> str | None:
     """The driver's name of the GPU that a handle stands for, as ``GPU-…``."""
     found = _answer(pynvml.nvmlDeviceGetUUID, handle)

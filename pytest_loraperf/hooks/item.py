@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_loraperf.gpu.cap import Cap
     from pytest_loraperf.verdict import Verdict
 
-PHASES = {
+STAGES = {
     "collect": "it was not collected",
     "setup": "its set-up failed",
     "call": "it failed",

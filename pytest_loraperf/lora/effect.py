@@ -37,11 +37,6 @@ class EffectProbe:
                 self._adapters.setdefault(name, []).append((layer, match.scale))
         self._base: dict[str, Tensor] = {}
 
-    @property
-    def ready(self) -> bool:
-        """Whether the layers without LoRA were seen."""
-        return bool(self._base)
-
     @torch.no_grad()
     def take_base(self, layer_of: LayerOf, device: str) -> None:
         """Keep the layers' outputs as they are before any step: (rows, out_features), float32, in host memory.

@@ -6,7 +6,6 @@ Readings are taken after each sample: a round maps each arm to its reading, None
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from statistics import median
 from typing import TYPE_CHECKING
@@ -51,18 +50,6 @@ AGAINST_THROTTLING = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What makes a measurement doubtful; ``message`` is one line: what was seen, and what to do.
-
-    ``code`` is one of ``nvml``, ``neighbours``, ``throttled``, ``power-cap``, ``clock-drift``, ``clock-arms``,
-    ``temperature``.
-    """
-
-    code: str
-    message: str
-
-
 def throttled(reading: Reading | None) -> bool:
     """Whether something but its power cap slowed the GPU down; what is not known is not held against a round."""
     return bool(_reasons(reading) - {POWER_CAP})
@@ -91,7 +78,7 @@ def unexplained_bytes(used: int, held: int | None, reserved: int) -> int:
 
 def findings(
     rounds: Sequence[Round], *, unexplained: int | None = None, slowdown_c: int | None = None
-) -> list[Finding]:
+) -> list[str]:
     """Return what makes these rounds doubtful, a line each.
 
     ``unexplained`` are bytes as ``unexplained_bytes`` returns them, the most that was seen; ``slowdown_c`` is the
@@ -110,21 +97,17 @@ def findings(
     ]
 
 
-def _unknown(rounds: Sequence[Round], readings: Sequence[Reading]) -> Iterator[Finding]:
+def _unknown(rounds: Sequence[Round], readings: Sequence[Reading]) -> Iterator[str]:
     if not any(rounds):
         return
     if not readings:
-        yield Finding(
-            "nvml",
-            f"NVML is not available: throttling, clocks, heat and neighbours were not watched; {SHOW_NVML}",
-        )
+        yield (f"NVML is not available: throttling, clocks, heat and neighbours were not watched; {SHOW_NVML}")
         return
     silent = list(takewhile(lambda each: not any(each.values()), reversed(rounds)))
     if len(silent) >= GONE:
-        yield Finding(
-            "nvml",
+        yield (
             f"NVML said nothing in the last {_share(silent, rounds)}: throttling, clocks, heat and neighbours were"
-            " not watched there; look whether the GPU or its driver fell out (dmesg, nvidia-smi)",
+            " not watched there; look whether the GPU or its driver fell out (dmesg, nvidia-smi)"
         )
     told = {
         "throttling": any(each.throttle is not None for each in readings),
@@ -134,22 +117,18 @@ def _unknown(rounds: Sequence[Round], readings: Sequence[Reading]) -> Iterator[F
     }
     missing = [name for name, known in told.items() if not known]
     if missing:
-        yield Finding(
-            "nvml",
-            f"the driver does not tell {', '.join(missing)} of this GPU: not watched; {TELLS_LESS}",
-        )
+        yield (f"the driver does not tell {', '.join(missing)} of this GPU: not watched; {TELLS_LESS}")
 
 
-def _neighbours(unexplained: int) -> Iterator[Finding]:
+def _neighbours(unexplained: int) -> Iterator[str]:
     if unexplained > NEIGHBOUR_TOLERANCE:
-        yield Finding(
-            "neighbours",
+        yield (
             f"{format_size(unexplained)} of the GPU's memory are not this process's: other processes use the GPU "
-            f"and disturb what is timed; {STOP_NEIGHBOURS}",
+            f"and disturb what is timed; {STOP_NEIGHBOURS}"
         )
 
 
-def _throttling(rounds: Sequence[Round], kept: int) -> Iterator[Finding]:
+def _throttling(rounds: Sequence[Round], kept: int) -> Iterator[str]:
     slowed = [each for each in rounds if any(map(throttled, each.values()))]
     if not slowed:
         return
@@ -160,18 +139,17 @@ def _throttling(rounds: Sequence[Round], kept: int) -> Iterator[Finding]:
     why = f"throttled ({', '.join(reasons)})"
     if kept < len(rounds):
         were = "was" if len(slowed) == 1 else "were"
-        yield Finding("throttled", f"{share} {were} dropped: {why}; {advice}")
+        yield (f"{share} {were} dropped: {why}; {advice}")
     else:
-        yield Finding("throttled", f"{share} ran {why} and still count, since too few ran without; {advice}")
+        yield (f"{share} ran {why} and still count, since too few ran without; {advice}")
 
 
-def _power_cap(rounds: Sequence[Round]) -> Iterator[Finding]:
+def _power_cap(rounds: Sequence[Round]) -> Iterator[str]:
     capped = [each for each in rounds if any(POWER_CAP in _reasons(reading) for reading in each.values())]
     if capped:
-        yield Finding(
-            "power-cap",
+        yield (
             f"{_share(capped, rounds)} ran at the GPU's power cap, where its clock moves with the load; "
-            f"{AGAINST_THROTTLING[POWER_CAP]}",
+            f"{AGAINST_THROTTLING[POWER_CAP]}"
         )
 
 
@@ -184,7 +162,7 @@ def _reasons(reading: Reading | None) -> frozenset[str]:
     return (reading.throttle if reading else None) or frozenset()
 
 
-def _drift(rounds: Sequence[Round]) -> Iterator[Finding]:
+def _drift(rounds: Sequence[Round]) -> Iterator[str]:
     clocks = [median(found) for each in rounds if (found := _clocks(each))]
     third = len(clocks) // 3
     if not third:
@@ -193,14 +171,13 @@ def _drift(rounds: Sequence[Round]) -> Iterator[Finding]:
     change = last / first - 1 if first else 0.0
     if abs(change) > MAX_DRIFT:
         direction = "fell" if change < 0 else "rose"
-        yield Finding(
-            "clock-drift",
+        yield (
             f"the SM clock {direction} by {abs(change):.1%} over the rounds ({first:.0f} to {last:.0f} MHz); "
-            f"{LOCK_CLOCK}, or warm up for longer",
+            f"{LOCK_CLOCK}, or warm up for longer"
         )
 
 
-def _arms(rounds: Sequence[Round]) -> Iterator[Finding]:
+def _arms(rounds: Sequence[Round]) -> Iterator[str]:
     by_arm: dict[str, list[int]] = {}
     for each in rounds:
         for arm, reading in each.items():
@@ -212,10 +189,9 @@ def _arms(rounds: Sequence[Round]) -> Iterator[Finding]:
     slow, fast = min(medians, key=medians.__getitem__), max(medians, key=medians.__getitem__)
     apart = medians[fast] / medians[slow] - 1
     if apart > MAX_ARM_DIFFERENCE:
-        yield Finding(
-            "clock-arms",
+        yield (
             f"the SM clock was {medians[slow]:.0f} MHz under {slow} and {medians[fast]:.0f} MHz under {fast}, "
-            f"{apart:.1%} apart: as much of the difference in time may be the clock's; {LOCK_CLOCK}",
+            f"{apart:.1%} apart: as much of the difference in time may be the clock's; {LOCK_CLOCK}"
         )
 
 
@@ -223,8 +199,8 @@ def _clocks(each: Round) -> list[int]:
     return [reading.sm_clock_mhz for reading in each.values() if reading is not None and reading.sm_clock_mhz]
 
 
-def _heat(readings: Sequence[Reading], slowdown_c: int | None) -> Iterator[Finding]:
+def _heat(readings: Sequence[Reading], slowdown_c: int | None) -> Iterator[str]:
     hottest = max((each.temperature_c for each in readings if each.temperature_c is not None), default=None)
     if hottest is None or slowdown_c is None or hottest < slowdown_c - HEAT_MARGIN:
         return
-    yield Finding("temperature", f"the GPU reached {hottest} °C and slows itself down at {slowdown_c} °C; {COOL}")
+    yield (f"the GPU reached {hottest} °C and slows itself down at {slowdown_c} °C; {COOL}")

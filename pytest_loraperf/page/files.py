@@ -1,4 +1,4 @@
-"""The files of a report: what they need, libraries of an extra among it, and how they are written."""
+"""The files of a report, and how they are written."""
 
 from __future__ import annotations
 

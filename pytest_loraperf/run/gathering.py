@@ -125,7 +125,7 @@ def _validity_notes(session: Session) -> dict[str, None]:
         if session.device.is_cuda:
             monitor = session.monitor
             said = findings(readings, unexplained=monitor.unexplained, slowdown_c=monitor.slowdown_temperature())
-            found |= {f"validity: {each.message}": None for each in said}
+            found |= {f"validity: {each}": None for each in said}
         for key, name in names.items():
             seconds = rounds.seconds(key)
             if seconds and median(seconds) < TOO_SHORT:

@@ -39,7 +39,7 @@ MEANINGS: Mapping[Code, tuple[str, str]] = {
     ),
     "lora-effect": (
         "any strategy with a LoRA, `lora_effect`",
-        "the lowest effect gain of the layers that the adapter fits",
+        "the effect gain of the layers that the adapter fits: the lowest, and that their median is not too high",
     ),
     "baseline": (
         "`--loraperf-baseline`",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.diffusers import Diffusers
 from pytest_loraperf.backends.protocol import Choices, Recipe
-from pytest_loraperf.backends.quantization import FP8, SCHEMES, check_scheme, quantize, why_no_torchao
+from pytest_loraperf.backends.quantization import FP8, check_scheme, quantize, why_no_torchao
 from pytest_loraperf.backends.synthetic import build_synthetic
 from pytest_loraperf.errors import StrategyError
 from pytest_loraperf.gpu.device import Device
@@ -360,10 +360,6 @@ class TestTorchao:
         quantize(pipe, pipe.dit, "torchao_fp8_w8a8", FP8_CPU)
         assert (inductor.coordinate_descent_tuning, torch.get_float32_matmul_precision()) == before
         assert before == (False, "highest")
-
-
-def test_every_scheme_is_explained() -> None:
-    assert all(words and "\n" not in words for words in SCHEMES.values())
 
 
 def test_an_offload_step_of_the_users_keeps_its_card() -> None:

@@ -238,9 +238,9 @@ class TestBlocks:
         pipe, backend = tiny(), DiffSynth(CPU)
         stream_blocks(pipe, limit_for(2))
         generated(pipe)
-        berth = backend.park(pipe)
+        parked = backend.park(pipe)
         assert state_of(pipe).stream._slots == []
-        backend.unpark(pipe, berth)
+        backend.unpark(pipe, parked)
         for _ in range(2):
             assert torch.equal(generated(pipe).latents, expected.latents)
 

@@ -431,15 +431,15 @@ class TestParking:
             bench.arm(name)
         bench.arms["plain_a"].setup[0].seconds = 2.0
         bench.arm("away")
-        assert bench.arms["plain_a"].parked is not None
+        assert bench.arms["plain_a"].waiting is not None
 
     def test_compiling_again_counts(self, bench: Bench, backend: Pretend) -> None:
         backend.seconds = 10.0
         for name in ("compiled", "plain_a"):
             bench.generate(name, Request())
         bench.arm("away")
-        assert bench.arms["compiled"].parked is not None
-        assert bench.arms["plain_a"].parked is None
+        assert bench.arms["compiled"].waiting is not None
+        assert bench.arms["plain_a"].waiting is None
 
     @pytest.mark.parametrize(("spare", "parked"), [(82, False), (83, True)])
     def test_host_memory_has_to_hold_it_and_the_next_build(
@@ -448,7 +448,7 @@ class TestParking:
         bench = make_bench(card, backend, spare=spare * GB)
         for name in ("plain_a", "away"):
             bench.arm(name)
-        assert (bench.arms["plain_a"].parked is not None) == parked
+        assert (bench.arms["plain_a"].waiting is not None) == parked
         assert card.level() == 0
 
     def test_its_records_stay(self, bench: Bench) -> None:
@@ -457,7 +457,7 @@ class TestParking:
         before = (arm.setup, arm.setup_peak, arm.first_call, arm.first_generation)
         known = repr(before)
         bench.arm("away")
-        assert arm.parked is not None
+        assert arm.waiting is not None
         bench.arm("small_a")
         assert repr((arm.setup, arm.setup_peak, arm.first_call, arm.first_generation)) == known
 
@@ -514,7 +514,7 @@ class TestParking:
         first = bench.arm("plain_a").setup
         bench.arm("away")
         arm = bench.arm("plain_a")
-        assert (arm.parked, arm.berth) == (None, None)
+        assert (arm.waiting, arm.parked) == (None, None)
         assert arm.setup is not first
         assert len(backend.built) == 3
         assert resident(bench) == {"away", "plain_a"}
@@ -523,11 +523,11 @@ class TestParking:
     def test_closing_gives_back_host_memory_too(self, bench: Bench, card: Card) -> None:
         for name in ("plain_a", "away"):
             bench.arm(name)
-        memory = weakref.ref(bench.arms["plain_a"].berth.memory)  # type: ignore[union-attr]  # it is parked
+        memory = weakref.ref(bench.arms["plain_a"].parked.memory)  # type: ignore[union-attr]  # it is parked
         bench.close()
         assert card.level() == 0
         assert memory() is None
-        assert all(arm.pipeline is arm.parked is arm.berth is None for arm in bench.arms.values())
+        assert all(arm.pipeline is arm.waiting is arm.parked is None for arm in bench.arms.values())
 
 
 @pytest.mark.parametrize(("name", "kept"), [("plain_a", True), ("compiled", False)])

@@ -95,5 +95,6 @@ class Gone(io.StringIO):
 @pytest.mark.parametrize("stream", [Gone(), None], ids=["gone", "none"])
 def test_who_does_not_read_it_breaks_nothing(stream: Gone | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
-    Line().tell("fused: fuse")
-    Line().tell("")
+    line = Line()
+    line.tell("fused: fuse")
+    line.tell("")

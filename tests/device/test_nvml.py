@@ -33,7 +33,6 @@ ASKED: dict[Callable[[str], object], object] = {
     nvml.max_sm_clock: 1980,
     nvml.utilization: 37,
     nvml.persistence_mode: True,
-    nvml.total_and_used: (80 * GB, 20 * GB),
     nvml.process_bytes: 3 * GB,
 }
 
@@ -162,10 +161,12 @@ def test_memory_of_an_old_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def first_version_only(_: str, version: int | None = None) -> object:
         if version is not None:
             raise pynvml.NVMLError_FunctionNotFound
-        return SimpleNamespace(total=80 * GB, used=21 * GB)
+        return SimpleNamespace(used=21 * GB)
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", first_version_only)
-    assert nvml.total_and_used(UUID) == (80 * GB, 21 * GB)
+    found = nvml.read(UUID)
+    assert found is not None
+    assert found.used_bytes == 21 * GB
 
 
 def test_a_process_that_the_driver_does_not_number_as_we_do(monkeypatch: pytest.MonkeyPatch) -> None:

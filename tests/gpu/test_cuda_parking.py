@@ -38,9 +38,9 @@ def park(bench: Bench, name: str) -> Parked:
     arm = bench.arms[name]
     arm.setup[0].seconds = 1000.0
     bench.park(arm)
+    assert arm.waiting is not None
     assert arm.parked is not None
-    assert arm.berth is not None
-    return arm.berth
+    return arm.parked
 
 
 @pytest.mark.parametrize("strategy", [strategy.name for strategy in SHIPPED if not strategy.mistake])
@@ -48,9 +48,9 @@ def test_a_round_trip(session: Session, bench: Bench, strategy: str) -> None:
     first = bench.generate(strategy, session.request()).latents
     for _ in range(2):
         held = torch.cuda.memory_allocated()
-        berth = park(bench, strategy)
-        assert held - torch.cuda.memory_allocated() >= sum(each.bytes.numel() for each in berth.berths) > 0
-        pipe = bench.arms[strategy].parked
+        parked = park(bench, strategy)
+        assert held - torch.cuda.memory_allocated() >= sum(each.bytes.numel() for each in parked.berths) > 0
+        pipe = bench.arms[strategy].waiting
         assert not any(tensor.is_cuda for tensor in (*pipe.parameters(), *pipe.buffers()))
         assert torch.equal(bench.generate(strategy, session.request()).latents, first)
 

@@ -74,9 +74,9 @@ def test_pinned_memory_is_used_again(bench: Bench) -> None:
 def test_blocks_leave_the_device_when_the_arm_is_parked(session: Session, bench: Bench) -> None:
     pipe, request = bench.arm("low_vram").pipeline, session.request()
     wanted = session.shop.backend.generate(pipe, request).latents
-    berth = session.shop.backend.park(pipe)
+    parked = session.shop.backend.park(pipe)
     assert not any(parameter.is_cuda for parameter in pipe.parameters())
-    session.shop.backend.unpark(pipe, berth)
+    session.shop.backend.unpark(pipe, parked)
     assert torch.equal(session.shop.backend.generate(pipe, request).latents, wanted)
 
 

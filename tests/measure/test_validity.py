@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from pytest_loraperf.gpu.nvml import THROTTLE_REASONS, Reading
 from pytest_loraperf.measure.validity import (
     AGAINST_THROTTLING,
-    Finding,
     Round,
     findings,
     keep_rounds,
@@ -85,10 +84,9 @@ def test_nothing_measured_has_no_findings() -> None:
 
 def test_no_nvml_is_said_once() -> None:
     assert findings(rounds_of(None, None, None)) == [
-        Finding(
-            "nvml",
+        (
             "NVML is not available: throttling, clocks, heat and neighbours were not watched; install the driver's "
-            "libnvidia-ml.so, or show it to the container (NVIDIA_DRIVER_CAPABILITIES=compute,utility)",
+            "libnvidia-ml.so, or show it to the container (NVIDIA_DRIVER_CAPABILITIES=compute,utility)"
         )
     ]
     assert findings(rounds_of(None, QUIET, None)) == []
@@ -96,34 +94,31 @@ def test_no_nvml_is_said_once() -> None:
 
 def test_what_the_driver_does_not_tell_is_said() -> None:
     assert findings(rounds_of(Reading(temperature_c=60, used_bytes=GB), None)) == [
-        Finding(
-            "nvml",
+        (
             "the driver does not tell throttling, the SM clock of this GPU: not watched; "
-            "measure on a whole GPU (MIG instances and virtual GPUs tell less)",
+            "measure on a whole GPU (MIG instances and virtual GPUs tell less)"
         )
     ]
     assert findings(rounds_of(QUIET, None)) == []
     (found,) = findings(rounds_of(Reading(1980, frozenset())))
-    assert found.message.startswith("the driver does not tell the temperature, memory in use of this GPU: ")
+    assert found.startswith("the driver does not tell the temperature, memory in use of this GPU: ")
 
 
 def test_a_driver_that_is_gone_is_said() -> None:
     assert findings(rounds_of(QUIET, None, QUIET, None, None)) == [
-        Finding(
-            "nvml",
+        (
             "NVML said nothing in the last 2 of 5 rounds of fused: throttling, clocks, heat and neighbours were not "
-            "watched there; look whether the GPU or its driver fell out (dmesg, nvidia-smi)",
+            "watched there; look whether the GPU or its driver fell out (dmesg, nvidia-smi)"
         )
     ]
 
 
 def test_neighbours() -> None:
     assert findings(rounds_of(QUIET), unexplained=12 * GB) == [
-        Finding(
-            "neighbours",
+        (
             "12 GB of the GPU's memory are not this process's: other processes use the GPU and disturb what is "
             "timed; stop them (nvidia-smi on the host lists them) or measure on another GPU "
-            "(CUDA_VISIBLE_DEVICES names it)",
+            "(CUDA_VISIBLE_DEVICES names it)"
         )
     ]
     assert findings(rounds_of(QUIET), unexplained=GB) == []
@@ -174,17 +169,16 @@ def test_unexplained_bytes(used: int, held: int | None, reserved: int, unexplain
 )
 def test_throttled_rounds_are_counted(slowed: list[Reading], message: str) -> None:
     rounds = rounds_of(*slowed, *[QUIET] * (12 - len(slowed)))
-    assert findings(rounds) == [Finding("throttled", message)]
+    assert findings(rounds) == [message]
 
 
 def test_rounds_at_the_power_cap_count_and_are_told() -> None:
     rounds = [{"fused": CAPPED, "old": QUIET}] * 7 + [{"fused": QUIET, "old": QUIET}]
     assert keep_rounds(rounds) == list(range(8))
     assert findings(rounds) == [
-        Finding(
-            "power-cap",
+        (
             "7 of 8 rounds of fused and old ran at the GPU's power cap, where its clock moves with the load; "
-            "lock the SM clock where the power suffices (nvidia-smi -lgc MHZ, as root)",
+            "lock the SM clock where the power suffices (nvidia-smi -lgc MHZ, as root)"
         )
     ]
 
@@ -205,7 +199,7 @@ def test_rounds_at_the_power_cap_count_and_are_told() -> None:
     ],
 )
 def test_clock_drift(clocks: list[int], message: str) -> None:
-    assert findings(rounds_of(*map(at, clocks))) == [Finding("clock-drift", message)]
+    assert findings(rounds_of(*map(at, clocks))) == [message]
 
 
 @pytest.mark.parametrize(
@@ -223,16 +217,16 @@ def test_no_clock_drift(clocks: list[int | None]) -> None:
 
 def test_dropped_rounds_are_no_drift() -> None:
     rounds = rounds_of(at(1980), at(1980), at(1980), at(1980), at(1200, "power brake"), at(1200, "power brake"))
-    assert [found.code for found in findings(rounds)] == ["throttled"]
+    (found,) = findings(rounds)
+    assert found.startswith("2 of 6 rounds of fused were dropped: throttled (power brake)")
 
 
 def test_clocks_that_differ_between_arms() -> None:
     rounds: list[Round] = [{"fused": at(1980), "no_lora": at(1950), "standard_lora": at(1900)}] * 3
     assert findings(rounds) == [
-        Finding(
-            "clock-arms",
+        (
             "the SM clock was 1900 MHz under standard_lora and 1980 MHz under fused, 4.2% apart: as much of the "
-            "difference in time may be the clock's; lock it (nvidia-smi -lgc MHZ, as root)",
+            "difference in time may be the clock's; lock it (nvidia-smi -lgc MHZ, as root)"
         )
     ]
 
@@ -249,10 +243,9 @@ def test_clocks_that_hardly_differ_between_arms() -> None:
 @pytest.mark.parametrize("celsius", [85, 91])
 def test_heat(celsius: int) -> None:
     assert findings(rounds_of(at(1980), at(1980, celsius=celsius)), slowdown_c=90) == [
-        Finding(
-            "temperature",
+        (
             f"the GPU reached {celsius} °C and slows itself down at 90 °C; "
-            "improve its cooling, or let it cool down first",
+            "improve its cooling, or let it cool down first"
         )
     ]
 

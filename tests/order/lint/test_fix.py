@@ -60,7 +60,7 @@ def test_what_is_not_safe_is_left_alone(source: str) -> None:
     assert fixed(source) == source
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.code)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule.static], ids=lambda rule: rule.code)
 def test_fixing_again_changes_nothing_and_adds_no_finding(rule: Rule) -> None:
     for sample in (*rule.valid, *rule.invalid):
         once = fixed(sample)
