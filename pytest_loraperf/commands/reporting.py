@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pytest_loraperf.compare.compare import left_out
 from pytest_loraperf.compare.history import TITLES, Group, Run, history, history_cells, history_lines, read_runs
 from pytest_loraperf.compare.side_by_side import read_libraries, side_by_side
 from pytest_loraperf.errors import LoraperfError
@@ -129,11 +130,15 @@ def run_history(files: Sequence[Path], as_json: bool, max_slowdown: float, show:
     """Show each strategy's time and VRAM over the results files, in the order of their making.
 
     Raises:
-        LoraperfError: a file is no results file.
+        LoraperfError: a file is no results file, or none has a strategy.
     """
-    groups = history(read_runs(files), max_slowdown)
+    runs = read_runs(files)
+    groups, notes = history(runs, max_slowdown), left_out(*(run.results for run in runs))
+    if not any(group.strategies for group in groups):
+        what = f"no strategy in {', '.join(map(str, files))}; measure one"
+        raise LoraperfError("; ".join([what, *notes]))
     if not as_json:
-        for line in history_lines(groups):
+        for line in (*history_lines(groups), *notes):
             show(line)
         return
     plain = [

@@ -87,9 +87,10 @@ def compare(base: Results, new: Results, max_slowdown: float, *, across_machines
         LoraperfError: no strategy is in both, or machine, model or request differ and ``across_machines`` is off.
     """
     if not base.strategies.keys() & new.strategies.keys():
-        raise LoraperfError(
+        what = (
             f"no strategy in common: BASE has {_names(base)}, NEW has {_names(new)}; measure the same strategies"
         )
+        raise LoraperfError("; ".join([what, *left_out(base, new)]))
     differences = one_line(", ".join(_differences(base, new)))
     if differences and not across_machines:
         raise LoraperfError(
@@ -101,7 +102,8 @@ def compare(base: Results, new: Results, max_slowdown: float, *, across_machines
         judge_strategy(name, base.strategies.get(name), new.strategies.get(name), 1 + max_slowdown)
         for name in names
     )
-    return Comparison(strategies, tuple(_notes(base.machine, new.machine, differences, strategies)))
+    notes = (*_notes(base.machine, new.machine, differences, strategies), *left_out(base, new))
+    return Comparison(strategies, notes)
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
@@ -136,6 +138,15 @@ def read_positive(path: Path) -> Results:
                     "a positive number is expected; measure again to write it anew"
                 )
     return results
+
+
+def left_out(*runs: Results) -> list[str]:
+    """Return a line on what tests timed of their own code, which only a baseline holds; no line where none did."""
+    tests = dict.fromkeys(test for each in runs for found in each.comparisons for test in found.tests.values())
+    if not tests:
+        return []
+    names = one_line(", ".join(tests))
+    return [f"not compared: what tests gave to gpu_workload ({names}); hold it with --loraperf-baseline"]
 
 
 def _names(results: Results) -> str:

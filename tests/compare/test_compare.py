@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pytest_loraperf.compare.compare import Comparison, compare, comparison_lines, run_compare
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.report.results import Machine, Results, StrategyResult, write_results
+from pytest_loraperf.report.results import ComparisonRecord, Machine, Results, StrategyResult, write_results
 from pytest_loraperf.units import parse_percent
 from pytest_loraperf.verdict import Status
 
@@ -362,3 +362,23 @@ def test_what_a_file_does_not_tell_of_a_strategy_is_not_held_against_it() -> Non
         results({"fused": STEADY}), strategies={"fused": StrategyResult(steps=("fuse",), samples_s=STEADY)}
     )
     assert compare(results({"fused": STEADY}), told, 0.05).status is Status.PASS
+
+
+def timed(found: Results, *tests: str) -> Results:
+    """Add callables that these tests gave."""
+    records = tuple(
+        ComparisonRecord(arms=("draw",), interleaved=True, samples_s={"draw": STEADY}, tests={"draw": test})
+        for test in tests
+    )
+    return replace(found, comparisons=records)
+
+
+def test_what_tests_timed_of_their_own_is_said_to_be_left_out() -> None:
+    base, new = results({"fused": STEADY}), timed(results({"fused": STEADY}), "t.py::test_a", "t.py::test_b")
+    note = "not compared: what tests gave to gpu_workload (t.py::test_a, t.py::test_b); hold it with --loraperf-baseline"
+    assert list(comparison_lines(compare(base, new, 0.05)))[-1] == note
+    with pytest.raises(LoraperfError) as error:
+        compare(timed(results({}), "t.py::test_a"), timed(results({}), "t.py::test_b"), 0.05)
+    assert str(error.value) == (
+        f"no strategy in common: BASE has none, NEW has none; measure the same strategies; {note}"
+    )

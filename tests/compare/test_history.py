@@ -215,3 +215,19 @@ def test_a_time_of_a_series_must_be_positive_too(tmp_path: Path) -> None:
         LoraperfError, match=r"results\.comparisons\[0\]\.samples_s\['b'\]\[1\] is -1\.0, a positive"
     ):
         read_runs([path])
+
+
+def test_callables_are_said_to_be_left_out_and_nothing_is_no_history(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = ComparisonRecord(
+        arms=("draw",), interleaved=True, samples_s={"draw": STEADY}, tests={"draw": "t.py::test"}
+    )
+    note = "not compared: what tests gave to gpu_workload (t.py::test); hold it with --loraperf-baseline"
+    path, bare = write(
+        tmp_path, results(1, {"fused": STEADY}, comparisons=(record,)), results(2, {}, comparisons=(record,))
+    )
+    assert main(["history", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == note
+    assert main(["history", str(bare)]) == 2
+    assert capsys.readouterr().err == f"loraperf: no strategy in {bare}; measure one; {note}\n"
