@@ -189,7 +189,8 @@ def _card(session: Session, record: TestRecord, charge: Charge, budget: int) -> 
         parts |= {f"{arm.name} {name}": size for name, size in arm_phases(arm, record.requests).items()}
         parts |= {f"{arm.name} {step.name}": step.peak for step in arm.setup}
     kind = session.ledger.meter.kind
-    verdict = judge_card(record.who, used, phase, budget, kind, parts, _fitting(session, budget))
+    fits = _fitting(session, budget) if any(bench.arms for bench in session.benches.values()) else None
+    verdict = judge_card(record.who, used, phase, budget, kind, parts, fits)
     return _taken_apart(record, verdict, phase)
 
 

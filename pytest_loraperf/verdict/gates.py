@@ -83,11 +83,12 @@ def judge_card(
     budget: int,
     kind: str,
     parts: Mapping[str, int],
-    fitting: Mapping[str, tuple[int, float | None]],
+    fitting: Mapping[str, tuple[int, float | None]] | None,
 ) -> Verdict:
     """Judge what ``who``, a test or a strategy, needed against ``--gpu-budget``.
 
     ``fitting`` are strategies known to fit, the fastest first: bytes, and the seconds of a generation if known.
+    It is None in a suite of other code.
     """
     if used <= budget:
         return Verdict(
@@ -95,7 +96,7 @@ def judge_card(
             "gpu-budget",
             f"{format_size(used)} of {kind}, within --gpu-budget={format_size(budget)}",
         )
-    fits = _known_to_fit(fitting)
+    fits = "hold less at a time, or raise --gpu-budget" if fitting is None else _known_to_fit(fitting)
     detail = (*(f"{name:<28}{format_size(size):>10}" for name, size in parts.items()), fits)
     return Verdict(
         Status.FAIL,
