@@ -8,7 +8,7 @@ from itertools import groupby
 from pytest_loraperf.calibrate.calibration import Calibration
 from pytest_loraperf.calibrate.recording import label
 from pytest_loraperf.calibrate.replay import Tally
-from pytest_loraperf.report.table import NONE, one_line
+from pytest_loraperf.report.table import NONE, aligned, one_line
 from pytest_loraperf.units import four_digits
 
 TITLES = (
@@ -22,7 +22,6 @@ TITLES = (
     "rounds",
     "seconds",
 )
-_GAP = "  "
 
 
 def lines(calibration: Calibration) -> Iterator[str]:
@@ -51,14 +50,6 @@ def notes(calibration: Calibration) -> Iterator[str]:
     if calibration.recorded:
         yield one_line(f"recorded: {calibration.recorded}")
     yield "rounds, seconds (both arms): medians to a PASS or FAIL"
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield rows as lines of plain text, the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *rest in rows:
-        cells = (text.rjust(width) for text, width in zip(rest, widths[1:], strict=True))
-        yield _GAP.join([first.ljust(widths[0]), *cells]).rstrip()
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Final
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.results import Machine, Results, StrategyResult, read_results
-from pytest_loraperf.report.table import NONE, one_line
+from pytest_loraperf.report.table import NONE, aligned, one_line
 from pytest_loraperf.units import format_duration, four_digits
 from pytest_loraperf.verdict.codes import Code
 from pytest_loraperf.verdict.decision import Decision, status_of
@@ -298,16 +298,8 @@ def _percent(ratio: float) -> str:
 
 
 def _table(strategies: tuple[Compared, ...]) -> Iterator[str]:
-    rows = [TITLES, *map(_cells, strategies)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    last = len(TITLES) - 1
-    for row in rows:
-        # Names and verdicts are read from the left, numbers from the right.
-        cells = (
-            cell.ljust(width) if place in (0, last) else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        yield "  ".join(cells).rstrip()
+    # Names and verdicts are read from the left, numbers from the right.
+    yield from aligned([TITLES, *map(_cells, strategies)], left=(0, len(TITLES) - 1))
 
 
 def _cells(each: Compared) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from pytest_loraperf.compare.compare import (
 )
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.results import Latency, Results
-from pytest_loraperf.report.table import NONE, one_line
+from pytest_loraperf.report.table import NONE, aligned, one_line
 from pytest_loraperf.units import format_size, four_digits
 
 MAX_SLOWDOWN = 0.05
@@ -195,14 +195,7 @@ def history_lines(groups: Sequence[Group]) -> Iterator[str]:
         if number:
             yield ""
         yield group.title
-        rows = [TITLES, *history_cells(group)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            texts = (
-                cell.ljust(width) if place in _LEFT_ALIGNED else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            yield "  ".join(texts).rstrip()
+        yield from aligned([TITLES, *history_cells(group)], _LEFT_ALIGNED)
         yield from group.notes
 
 

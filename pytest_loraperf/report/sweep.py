@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from pytest_loraperf.report.table import MIN_WIDTH, NONE, one_line, shortened
+from pytest_loraperf.report.table import MIN_WIDTH, NONE, aligned, one_line, shortened
 from pytest_loraperf.units import format_size, four_digits
 
 if TYPE_CHECKING:
@@ -43,13 +43,7 @@ def _table(axis: str, points: list[SweepPoint]) -> Iterator[str]:
         titles.append("s/image with set-up")
         for row, point in zip(rows, points, strict=True):
             row.append(NONE if point.image_s_with_setup is None else four_digits(point.image_s_with_setup))
-    sizes = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    for row in (titles, *rows):
-        cells = (
-            text.ljust(size) if place == 1 else text.rjust(size)
-            for place, (text, size) in enumerate(zip(row, sizes, strict=True))
-        )
-        yield "  ".join(cells).rstrip()
+    yield from aligned([titles, *rows], left=[1])
 
 
 def _cells(point: SweepPoint) -> Iterator[str]:

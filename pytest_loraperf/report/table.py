@@ -243,10 +243,19 @@ def _rows(results: Results, columns: Sequence[Column], width: int) -> Iterator[s
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
     # The name gives way last of all, when no column is left to drop.
     widths[0] -= max(excess, 0)
-    for row in cells(results, columns):
+    rows = [
+        [shortened(text, size) for text, size in zip(row, widths, strict=True)] for row in cells(results, columns)
+    ]
+    yield from aligned(rows, [place for place, column in enumerate(columns) if not column.right])
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> Iterator[str]:
+    """Yield rows as lines of plain text, the columns of these places to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
         parts = (
-            shortened(text, size).rjust(size) if column.right else shortened(text, size).ljust(size)
-            for text, size, column in zip(row, widths, columns, strict=True)
+            text.ljust(width) if place in left else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
         )
         yield _GAP.join(parts).rstrip()
 
