@@ -1,8 +1,10 @@
-"""Files that a run is to write: refused before anything is measured, rather than lost at the end."""
+"""Files that a run is to write: refused before anything is measured rather than lost at the end, written whole."""
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 
 LIBRARIES = ("jinja2", "vl_convert")
+ELSEWHERE = "name a file in a folder that can be written"
 EXTRA = "pip install 'pytest-loraperf[report]'"
 
 
@@ -79,3 +82,36 @@ def _unwritable(path: Path) -> str | None:
     with TemporaryFile(dir=path.parent):
         pass  # what is written takes the file's place from beside it, so the folder must take files too
     return None
+
+
+def write_whole(path: Path, what: str, content: str | bytes, then: str = ELSEWHERE) -> None:
+    """Write a file whole or not at all; folders that are missing are made, and text is written as UTF-8.
+
+    ``what`` the file is, and ``then`` what to do or what holds, are for the message.
+
+    Raises:
+        LoraperfError: it cannot be written.
+    """
+    try:
+        _replace(path, content)
+    except OSError as error:
+        raise LoraperfError(f"{what} {path}: cannot be written: {error.strerror}; {then}") from error
+
+
+def _replace(path: Path, content: str | bytes) -> None:
+    # Renaming over a link would take the link's place, not that of the file it names.
+    path = Path(os.path.realpath(path))
+    # Renaming over /dev/null, as root in a container may, would take it from every other program.
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is there and no regular file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name[:40]}.{os.getpid()}.partial"
+    try:
+        with partial.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()

@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 from pytest_loraperf.baseline.golden import Golden
 from pytest_loraperf.baseline.record import Baseline, Record
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.report.results import replace_whole
 from pytest_loraperf.report.schema import from_plain, parse_json, to_plain
+from pytest_loraperf.writable import write_whole
 
 SCHEMA = 1
 LOCK_SECONDS = 60.0
@@ -49,12 +49,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     Raises:
         LoraperfError: it cannot be written.
     """
-    try:
-        replace_whole(path, baseline_text(baseline))
-    except OSError as error:
-        raise LoraperfError(
-            f"baseline {path}: cannot be written: {error.strerror}; nothing was changed"
-        ) from error
+    write_whole(path, "baseline", baseline_text(baseline), "nothing was changed")
 
 
 def update_baseline(path: Path, change: Callable[[Baseline], Baseline], wait: float = LOCK_SECONDS) -> None:

@@ -26,9 +26,9 @@ from pytest_loraperf.baseline.golden import (
 from pytest_loraperf.baseline.record import Baseline
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.host import cpu_name
-from pytest_loraperf.report.results import replace_whole
 from pytest_loraperf.report.table import one_line
 from pytest_loraperf.strategies import StepKind
+from pytest_loraperf.writable import write_whole
 
 if TYPE_CHECKING:
     from datetime import date
@@ -146,11 +146,8 @@ class Latents:
         return replace(before, goldens={**before.goldens, **new})
 
     def _write(self, taken: Taken) -> None:
-        path = self.folder / taken.golden.file
-        try:
-            replace_whole(path, base64.b64decode(taken.data))
-        except OSError as error:
-            raise LoraperfError(f"golden latents {path}: cannot be written: {error.strerror}") from error
+        data = base64.b64decode(taken.data)
+        write_whole(self.folder / taken.golden.file, "golden latents", data, "the baseline is as it was")
 
     def told(self, accepted: Mapping[str, Taken], wrong: Collection[str]) -> Iterator[str]:
         """Yield what was stored, what was kept, and what was not stored."""

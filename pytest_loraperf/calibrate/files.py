@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.report.results import replace_whole
 from pytest_loraperf.report.schema import from_plain, parse_json, to_plain
+from pytest_loraperf.writable import write_whole
 
 SCHEMA = 1
 
@@ -20,12 +20,7 @@ def write_file(path: Path, kind: str, value: Any) -> None:
         LoraperfError: it cannot be written.
     """
     text = json.dumps({"schema": SCHEMA, "kind": kind, **to_plain(value)}, indent=1, allow_nan=False) + "\n"
-    try:
-        replace_whole(path, text)
-    except OSError as error:
-        raise LoraperfError(
-            f"{kind} {path}: cannot be written: {error.strerror}; name a file in a folder that can be written"
-        ) from error
+    write_whole(path, kind, text)
 
 
 def read_file(path: Path, kind: str, cls: type) -> Any:

@@ -12,12 +12,11 @@ from pytest_loraperf.compare.compare import left_out
 from pytest_loraperf.compare.history import TITLES, Group, Run, history, history_cells, history_lines, read_runs
 from pytest_loraperf.compare.side_by_side import read_libraries, side_by_side
 from pytest_loraperf.errors import LoraperfError
-from pytest_loraperf.page.files import write_whole
 from pytest_loraperf.report.markdown import markdown_rows, markdown_table
 from pytest_loraperf.report.results import Results
 from pytest_loraperf.report.schema import to_plain
 from pytest_loraperf.report.terminal import summary
-from pytest_loraperf.writable import check_page, check_writable
+from pytest_loraperf.writable import check_page, check_writable, write_whole
 
 HISTORY = 1
 """The version of what ``loraperf history --json`` prints."""
@@ -71,7 +70,7 @@ def run_report(
     mine = [group for group in groups if newest in group.runs and len(group.runs) > 1]
     results = replace(results, notes=(*results.notes, *_left_out(groups, newest)))
     for path, content in _written(outputs, results, mine):
-        write_whole(path, content)
+        write_whole(path, "report", content)
         show(f"wrote {path}")
     if outputs == Outputs():
         width = shutil.get_terminal_size((120, 40)).columns
@@ -91,7 +90,7 @@ def run_claims(files: Sequence[Path], outputs: Outputs, show: Callable[[str], No
         for line in lines:
             show(line)
         return
-    write_whole(outputs.markdown, "\n".join(lines) + "\n")
+    write_whole(outputs.markdown, "report", "\n".join(lines) + "\n")
     show(f"wrote {outputs.markdown}")
 
 

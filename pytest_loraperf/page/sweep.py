@@ -9,9 +9,9 @@ import vl_convert
 
 from pytest_loraperf.page.axes import CONFIG, shortened
 from pytest_loraperf.page.draw import Spec, png
-from pytest_loraperf.page.files import write_whole
 from pytest_loraperf.page.palette import LIGHT
 from pytest_loraperf.report.results import Results
+from pytest_loraperf.writable import write_whole
 
 _UNITS = {"resolution": "pixels a side", "height": "pixels", "width": "pixels", "batch": "images"}
 
@@ -24,13 +24,13 @@ def write_plot(path: Path, results: Results) -> None:
     """
     spec = sweep_spec(results)
     if path.suffix == ".png":
-        write_whole(path, png(spec))
+        write_whole(path, "report", png(spec))
         return
     drawn = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     if path.suffix == ".html":
         title = escape(_title(results))
         drawn = f'<!doctype html><meta charset="utf-8"><title>{title}</title>\n{drawn}\n'
-    write_whole(path, drawn)
+    write_whole(path, "report", drawn)
 
 
 def sweep_spec(results: Results) -> Spec:

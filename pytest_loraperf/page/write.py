@@ -15,10 +15,10 @@ from pytest_loraperf.compare.history import Group, history_cells
 from pytest_loraperf.page import content
 from pytest_loraperf.page.axes import shortened
 from pytest_loraperf.page.figures import figures, memories, trends
-from pytest_loraperf.page.files import write_whole
 from pytest_loraperf.page.over_time import legend
 from pytest_loraperf.page.palette import DARK, LIGHT, css_variables
 from pytest_loraperf.report.results import Results
+from pytest_loraperf.writable import write_whole
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LONGEST = 4000
@@ -36,7 +36,7 @@ def write_page(path: Path, results: Results, groups: Sequence[Group] = ()) -> No
     Raises:
         LoraperfError: it cannot be written.
     """
-    write_whole(path, page(results, groups))
+    write_whole(path, "report", page(results, groups))
 
 
 def page(results: Results, groups: Sequence[Group] = ()) -> str:

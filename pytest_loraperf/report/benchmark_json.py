@@ -17,12 +17,12 @@ from statistics import mean, median, quantiles, stdev
 from typing import Any
 
 from pytest_loraperf.commit import current_commit
-from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.host import cpu_name
 from pytest_loraperf.report.naming import Built, numbered, plain
-from pytest_loraperf.report.results import Results, StrategyResult, replace_whole
+from pytest_loraperf.report.results import Results, StrategyResult
 from pytest_loraperf.report.schema import to_plain
 from pytest_loraperf.report.table import one_line, shortened
+from pytest_loraperf.writable import write_whole
 
 LONGEST_NAME = 1024
 """Bytes of the name of a benchmark that Bencher takes."""
@@ -51,12 +51,7 @@ def write_benchmarks(path: Path, results: Results) -> None:
     """
     commit = current_commit(Path.cwd())
     data = benchmark_json(results, asdict(commit) if commit else NO_COMMIT)
-    try:
-        replace_whole(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
-    except OSError as error:
-        raise LoraperfError(
-            f"benchmarks {path}: cannot be written: {error.strerror}; name a file in a folder that can be written"
-        ) from error
+    write_whole(path, "benchmarks", json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
 def benchmark_json(results: Results, commit: Mapping[str, Any]) -> dict[str, Any]:

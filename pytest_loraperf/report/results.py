@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.limits import Limit, Rates
 from pytest_loraperf.report.schema import from_plain, parse_json, to_plain
+from pytest_loraperf.writable import write_whole
 
 SCHEMA = 1
 
@@ -289,36 +287,7 @@ def write_results(path: Path, results: Results, *, compact: bool = False) -> Non
         LoraperfError: it cannot be written.
     """
     text = json.dumps(results.to_json(), indent=None if compact else 1, allow_nan=False) + "\n"
-    try:
-        replace_whole(path, text)
-    except OSError as error:
-        raise LoraperfError(
-            f"results {path}: cannot be written: {error.strerror}; name a file in a folder that can be written"
-        ) from error
-
-
-def replace_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; folders that are missing are made, and text is written as UTF-8.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    # Renaming over a link would take the link's place, not that of the file it names.
-    path = Path(os.path.realpath(path))
-    # Renaming over /dev/null, as root in a container may, would take it from every other program.
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is there and no regular file")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name[:40]}.{os.getpid()}.partial"
-    try:
-        with partial.open("wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    write_whole(path, "results", text)
 
 
 def read_results(path: Path) -> Results:

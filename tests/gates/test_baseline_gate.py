@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import pytest_loraperf.baseline.stored  # noqa: F401 - before the inner runs, which would each import one of their own
-from pytest_loraperf.baseline import file
+from pytest_loraperf import writable
 
 BASE = "--loraperf-baseline=base.json"
 UPDATE = "--loraperf-update-baseline"
@@ -249,10 +249,13 @@ def test_what_cannot_be_used_is_a_usage_error(
 def test_a_file_that_cannot_be_written_loses_no_results(
     clocked: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(path: Path, content: str | bytes) -> None:
+        if path.name == "base.json":
+            raise OSError(28, "No space left on device")
+        own(path, content)
 
-    monkeypatch.setattr(file, "replace_whole", full)
+    own = writable._replace
+    monkeypatch.setattr(writable, "_replace", full)
     workload(clocked, 1.0)
     result = clocked.runpytest_inprocess(BASE, UPDATE, "--loraperf-json=out.json")
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
