@@ -61,9 +61,9 @@ UNREADABLE_PAGE = Page(
     summary="A file that cannot be read, parsed or followed to its end cannot be linted.",
     why=(
         "It cannot be opened, its text cannot be decoded, it is no Python of the version that runs the\n"
-        "linter, or it has more ways through it than are followed (of 2193 files of diffusion libraries\n"
-        "one has); then what was found before that line is reported too. That is a finding, so that no\n"
-        "file goes unlinted unnoticed: selecting other codes does not silence it; ignoring LRP001 does."
+        "linter, or it has more branches than are followed, as one of 2193 files of diffusion libraries\n"
+        "has; what was found until then is reported too. That is a finding, so that no file goes\n"
+        "unlinted unnoticed: selecting other codes does not silence it; ignoring LRP001 does."
     ),
     fix="mend its syntax or its encoding, lint with the Python that it is written for, or split the file",
     applies_to="every Python file",

@@ -13,7 +13,7 @@ MARKERS = {
     ),
     "vram_budget": (
         'vram_budget(limit, *, phase="runtime"): '
-        'at most limit ("14GB") of VRAM; phase is setup, resident or runtime.'
+        'at most limit ("14GB") of VRAM; phase is setup, runtime, or resident (of a pipeline).'
     ),
     "vram_leak": (
         'vram_leak(limit): at most limit ("1MB") is left behind on the device once the test is torn down.'

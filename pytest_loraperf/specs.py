@@ -14,6 +14,12 @@ Phase = Literal["setup", "resident", "runtime"]
 PHASES: tuple[Phase, ...] = ("setup", "resident", "runtime")
 
 
+NOTHING_STAYS = (
+    "phase='resident' is of a pipeline that stays built, and the test uses none; "
+    "use its fixture, or hold the phase setup or runtime"
+)
+
+
 class MarkerError(LoraperfError):
     """A marker's arguments are not what it takes."""
 

@@ -150,6 +150,8 @@ SHIPPED = (
     ),
 )
 REFERENCE = "standard_lora"
+SMALLEST = "low_vram_optimized"
+"""What needs the smallest card, as a rule."""
 CONTROL = NO_LORA.name
 
 

@@ -130,7 +130,8 @@ def measure_all(given: argparse.Namespace) -> int:
     bench = PlainBench(replace(session.shop, ledger=ledger), session.model(parse_model(given.model)))
     known = json.loads(given.json.read_text()) if given.json.exists() else {"strategies": {}}
     device = session.device
-    known["command"] = f"python {' '.join(sys.argv)}"
+    if given.strategies == "all":
+        known["command"] = f"python {' '.join(sys.argv)}"
     known["machine"] = {"name": device.name, "driver": device.driver, "torch": torch.__version__}
     known["model"] = str(bench.model)
     names = [strategy.name for strategy in session.strategies.select(given.strategies)]

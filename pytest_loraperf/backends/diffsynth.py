@@ -87,8 +87,10 @@ class DiffSynth:
         found: dict[str, torch.Tensor] = loader.convert_state_dict(tensors)
         return found
 
-    def lora_loaded(self, pipeline: BasePipeline, tensors: dict[str, torch.Tensor]) -> set[str]:
+    def lora_loaded(self, pipeline: BasePipeline, tensors: dict[str, torch.Tensor]) -> set[str] | None:
         """Return the layers that ``pipe.load_lora`` finds by the names of a file's tensors."""
+        if getattr(pipeline, "lora_loader", None) is None:  # a user's own kind of pipeline
+            return None
         with quiet():
             return loaded(self.lora_names(pipeline, tensors)) & self.lora_shapes(pipeline).keys()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import logging
+from diffusers.utils import convert_unet_state_dict_to_peft, logging
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -100,10 +100,11 @@ class Diffusers:
 
     def lora_loaded(self, pipeline: Any, tensors: dict[str, torch.Tensor]) -> set[str]:
         """Return the layers that ``pipe.load_lora_weights`` finds by the names of a file's tensors."""
-        found = loaded(self.lora_names(pipeline, tensors))
-        prefix = f"{pipeline.transformer_name}."
-        mine = {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
-        return mine & self.lora_shapes(pipeline).keys()
+        prefix, named = f"{pipeline.transformer_name}.", self.lora_names(pipeline, tensors)
+        mine = {key.removeprefix(prefix): each for key, each in named.items() if key.startswith(prefix)}
+        if not any("lora_A" in key for key in mine):
+            mine = convert_unet_state_dict_to_peft(mine)  # as it does with files of its older format
+        return loaded(mine) & self.lora_shapes(pipeline).keys()
 
     def lora_targets(self, pipeline: Any) -> list[str]:
         """Return the Linear layers inside the repeated blocks of ``pipe.transformer``."""

@@ -86,8 +86,8 @@ class Backend(Protocol):
     def lora_names(self, pipeline: Any, tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Return a LoRA file's tensors as the library's own conversion names them; it may fuse or split layers."""
 
-    def lora_loaded(self, pipeline: Any, tensors: dict[str, Tensor]) -> Collection[str]:
-        """Return the layers that the library's own loading of a LoRA file with these tensors changes, by name."""
+    def lora_loaded(self, pipeline: Any, tensors: dict[str, Tensor]) -> Collection[str] | None:
+        """Return the layers that the library's own loading of such a file changes; None: it is not known."""
 
     def lora_targets(self, pipeline: Any) -> list[str]:
         """Return the layers that a synthetic adapter is made for: those of the repeated blocks."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from pytest_loraperf.backends.protocol import Backend
 from pytest_loraperf.backends.undrawn import Layers
-from pytest_loraperf.errors import ModelError
+from pytest_loraperf.errors import ModelError, said
 from pytest_loraperf.lora import (
     Adapter,
     AdapterSource,
@@ -43,6 +42,7 @@ class Adapters:
         self.backend = backend
         self._device = device
         self._read: tuple[Adapter, ...] | None = None
+        self._own: dict[AdapterSource, Collection[str] | str | None] = {}
         self._folder: TemporaryDirectory[str] | None = None
 
     def read(self) -> None:
@@ -75,14 +75,24 @@ class Adapters:
         return tuple(self._as_loaded(pipeline, match) if self.sources else match for match in matches)
 
     def _as_loaded(self, pipeline: Any, match: Match) -> Match:
-        """Note which layers the library's own loading of the file would leave as they are.
+        """Note what the library's own loading of the file leaves as it is; it is asked once of each file.
 
-        A file that the library cannot load changes none. In a forecast, its tensors have values all the same.
+        In a forecast, a file's tensors have values all the same.
         """
-        changed: Collection[str] = ()
-        with suppress(Exception), unset_fake_temporarily():
-            changed = self.backend.lora_loaded(pipeline, dict(match.adapter.tensors))
-        return replace(match, not_loaded=tuple(name for name in match.layers if name not in changed))
+        source = match.adapter.source
+        if source not in self._own:
+            try:
+                with unset_fake_temporarily():
+                    # Copies, for there are conversions that scale what they are given in place.
+                    tensors = {key: tensor.clone() for key, tensor in match.adapter.tensors.items()}
+                    self._own[source] = self.backend.lora_loaded(pipeline, tensors)
+            except Exception as error:  # noqa: BLE001 - whatever the library raises is what there is to tell
+                self._own[source] = said(error)
+        own = self._own[source]
+        if isinstance(own, str):
+            return replace(match, refused=own)
+        left = () if own is None else tuple(name for name in match.layers if name not in own)
+        return replace(match, not_loaded=left)
 
     def synthetic(self, pipeline: Any) -> Adapter:
         """Write a seeded adapter for the model, and read the file, since nobody named one."""

@@ -149,4 +149,4 @@ def run_history(files: Sequence[Path], as_json: bool, max_slowdown: float, show:
         }
         for group in groups
     ]
-    show(json.dumps({"history": HISTORY, "groups": plain}, indent=1, allow_nan=False))
+    show(json.dumps({"history": HISTORY, "groups": plain, "notes": notes}, indent=1, allow_nan=False))

@@ -26,6 +26,7 @@ MORE_SAMPLES = "measure both with more rounds on a quieter machine, or raise --m
 STRATEGY = ("steps", "scheme", "requests", "adapters")
 """What strategies of one name must share to be the same."""
 _SHOWN = 40
+_TESTS = 3
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ def left_out(*runs: Results) -> list[str]:
     tests = dict.fromkeys(test for each in runs for found in each.comparisons for test in found.tests.values())
     if not tests:
         return []
-    names = one_line(", ".join(tests))
+    more = f" and {len(tests) - _TESTS} more" if len(tests) > _TESTS else ""
+    names = one_line(", ".join(list(tests)[:_TESTS])) + more
     return [f"not compared: what tests gave to gpu_workload ({names}); hold it with --loraperf-baseline"]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.markers import MARKERS
-from pytest_loraperf.specs import READERS, Gates, MarkerError
+from pytest_loraperf.specs import NOTHING_STAYS, READERS, Gates, MarkerError
 from pytest_loraperf.strategies import ALL, CONTROL, NO_LORA, REFERENCE, SHIPPED
 
 if TYPE_CHECKING:
@@ -81,9 +81,8 @@ def check_references(item: pytest.Item, gates: Gates, strategies: Strategies, re
             "the test uses strategies' pipelines, which stay built for later tests; hold tests of your own code"
         )
         report.add(item, "vram_leak", MarkerError(stays))
-    if not pipeline and any(budget.phase == "resident" for budget in gates.vram):
-        only = "phase='resident' is of a pipeline that stays built, and the test uses none; leave the phase out"
-        report.add(item, "vram_budget", MarkerError(only))
+    if not (pipeline or "request" in fixtures) and any(budget.phase == "resident" for budget in gates.vram):
+        report.add(item, "vram_budget", MarkerError(NOTHING_STAYS))
     _check_subject(item, gates, strategies, report)
     _check_is_about_one(item, gates, report)
     if gates.strategies and "lora_pipeline" not in fixtures:

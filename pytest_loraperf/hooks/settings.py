@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,8 @@ def read_settings(config: pytest.Config) -> Settings:
         LoraperfError: a value is not understood; the message names the option.
     """
     values: dict[str, Any] = {}
-    named: set[str] = set()
     for option in OPTIONS:
         given = config.getoption(f"loraperf_{option.field}")
-        if given is not None:
-            named.add(option.field)
         found = given if given is not None else _read_ini(config, option)
         if given is not None or found:
             source = option.flag if given is not None else f"ini value {option.ini}"
@@ -56,19 +53,20 @@ def read_settings(config: pytest.Config) -> Settings:
                 folder = _ini_folder(config) if given is None else started
             values[option.field] = _read(option, found, source, folder)
     settings = Settings(**values)
-    _refuse_idle(settings, named)
+    _refuse_idle(settings, config.invocation_params.args)
     return settings
 
 
-def _refuse_idle(settings: Settings, named: Collection[str]) -> None:
-    """Refuse what does nothing by itself, where the command line names it; an ini may keep it for other runs.
+def _refuse_idle(settings: Settings, arguments: Sequence[object]) -> None:
+    """Refuse what does nothing by itself, where it is typed; an ini or ``addopts`` may keep it for other runs.
 
     Raises:
-        LoraperfError: such an option is named.
+        LoraperfError: such an option is among the arguments.
     """
     flags = {option.field: option.flag for option in OPTIONS}
+    typed = {str(argument).partition("=")[0] for argument in arguments}
     for field, needed in NEEDED.items():
-        if field in named and not getattr(settings, needed):
+        if flags[field] in typed and not getattr(settings, needed):
             raise LoraperfError(f"{flags[field]}: it does nothing without {flags[needed]}; give that too")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,15 +77,11 @@ def written(layer: str, *, flat: bool) -> tuple[str, str]:
     return f"transformer.{layer}.lora_A.weight", f"transformer.{layer}.lora_B.weight"
 
 
-def loaded(keys: Iterable[str]) -> set[str]:
-    """Return the names of the layers, as they are, that have both factors: ``X.lora_A[.default].weight``."""
-    found: dict[str, set[str]] = {"A": set(), "B": set()}
-    for key in keys:
-        name, _, rest = key.partition(".lora_")
-        letter, _, ending = rest.partition(".")
-        if letter in found and ending in ("weight", "default.weight"):
-            found[letter].add(name)
-    return found["A"] & found["B"]
+def loaded(keys: Collection[str]) -> set[str]:
+    """Return the layers with both factors among keys as they are: ``X.lora_A.weight`` and ``X.lora_B.weight``."""
+    endings = (".lora_A.weight", ".lora_B.weight")
+    down, up = ({key.removesuffix(ending) for key in keys if key.endswith(ending)} for ending in endings)
+    return down & up
 
 
 def unsupported_kind(key: str) -> str | None:

@@ -20,7 +20,8 @@ Shapes = Mapping[str, tuple[int, int]]
 class Match:
     """An adapter's layers under the model's names; ``unmatched`` are the adapter's that fit nothing.
 
-    ``not_loaded`` are those of ``layers`` that the library's own loading of the file would leave as they are.
+    ``not_loaded`` are those of ``layers`` that the library's own loading of the file leaves as they are;
+    ``refused`` is what that raises.
     """
 
     adapter: Adapter
@@ -28,6 +29,7 @@ class Match:
     unmatched: tuple[str, ...]
     total: int
     not_loaded: tuple[str, ...] = ()
+    refused: str | None = None
 
     @property
     def matched(self) -> tuple[str, ...]:
@@ -53,14 +55,18 @@ class Match:
 
     @property
     def misnamed(self) -> str | None:
-        """Say how few of its layers the library loads by the file's names, or None where it loads all."""
-        if not self.not_loaded:
+        """Say how much of it the library's own loader leaves out, going by the file's names; None for nothing."""
+        if self.refused:
+            fault = f"raises {self.refused}"
+        elif self.not_loaded:
+            changed, total = len(self.layers) - len(self.not_loaded), len(self.layers)
+            fault = f"changes {changed} of the {total} layers that it is for"
+        else:
             return None
-        all_of_it = len(self.layers)
         return (
-            f"{_head(self.adapter)}: the library's own loader changes {all_of_it - len(self.not_loaded)} of the "
-            f"{all_of_it} layers that it is for, by the names in the file ({self.adapter.convention}); the gates "
-            "go by the model's names: load it by pytest_loraperf.lora.lora_state_dict, or save it with them"
+            f"{_head(self.adapter)}: the library's own loader {fault}, by the names in the file "
+            f"({self.adapter.convention}); the gates go by the model's names: load what "
+            "pytest_loraperf.lora.lora_state_dict returns (README, Adapters)"
         )
 
     def state_dict(self) -> dict[str, Tensor]:

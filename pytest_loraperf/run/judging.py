@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_loraperf.errors import LoraperfError, said
 from pytest_loraperf.report.plan import WRONG
 from pytest_loraperf.session import Session, TestRecord
-from pytest_loraperf.specs import FasterThan, Gates, LatencyBudget, OutputEquivalent, VramBudget
-from pytest_loraperf.strategies import CONTROL
+from pytest_loraperf.specs import NOTHING_STAYS, FasterThan, Gates, LatencyBudget, OutputEquivalent, VramBudget
+from pytest_loraperf.strategies import CONTROL, SMALLEST
 from pytest_loraperf.verdict import Status, Verdict
 from pytest_loraperf.verdict.decision import decide
 from pytest_loraperf.verdict.effect import MIN_GAIN, judge_effect, no_lora
@@ -147,6 +147,8 @@ def _vram(session: Session, record: TestRecord, budget: VramBudget) -> Verdict:
         name, phases = arm.name, arm_phases(arm, record.requests)
         if budget.phase == "setup":
             phases |= {str(step.name): step.peak for step in arm.setup}
+    elif budget.phase == "resident":
+        raise LoraperfError(f"vram_budget: {NOTHING_STAYS}")
     used = phases.get(budget.phase, 0)
     verdict = judge_vram(name, budget.phase, used, budget.limit, phases, kind)
     return _taken_apart(record, verdict, budget.phase)
@@ -189,8 +191,10 @@ def _card(session: Session, record: TestRecord, charge: Charge, budget: int) -> 
         parts |= {f"{arm.name} {name}": size for name, size in arm_phases(arm, record.requests).items()}
         parts |= {f"{arm.name} {step.name}": step.peak for step in arm.setup}
     kind = session.ledger.meter.kind
-    fits = _fitting(session, budget) if any(bench.arms for bench in session.benches.values()) else None
-    verdict = judge_card(record.who, used, phase, budget, kind, parts, fits)
+    built = {name for bench in session.benches.values() for name in bench.arms}
+    fits = _fitting(session, budget) if built else None
+    untried = None if SMALLEST in built else SMALLEST
+    verdict = judge_card(record.who, used, phase, budget, kind, parts, fits, untried)
     return _taken_apart(record, verdict, phase)
 
 

@@ -13,6 +13,7 @@ from pytest_loraperf.verdict.types import Status, Verdict
 MORE_ROUNDS = (
     "take more rounds (--loraperf-rounds, --loraperf-max-seconds) on a quieter machine, or widen the limit"
 )
+HOLD_LESS = "hold less at a time, or raise --gpu-budget"
 WIN = 0.9
 """A limit could be tightened where the whole interval is below this part of it."""
 
@@ -84,11 +85,12 @@ def judge_card(
     kind: str,
     parts: Mapping[str, int],
     fitting: Mapping[str, tuple[int, float | None]] | None,
+    untried: str | None = None,
 ) -> Verdict:
     """Judge what ``who``, a test or a strategy, needed against ``--gpu-budget``.
 
     ``fitting`` are strategies known to fit, the fastest first: bytes, and the seconds of a generation if known.
-    It is None in a suite of other code.
+    It is None in a suite of other code. ``untried`` is a strategy to try where none is known to fit.
     """
     if used <= budget:
         return Verdict(
@@ -96,7 +98,7 @@ def judge_card(
             "gpu-budget",
             f"{format_size(used)} of {kind}, within --gpu-budget={format_size(budget)}",
         )
-    fits = "hold less at a time, or raise --gpu-budget" if fitting is None else _known_to_fit(fitting)
+    fits = HOLD_LESS if fitting is None else _known_to_fit(fitting, untried)
     detail = (*(f"{name:<28}{format_size(size):>10}" for name, size in parts.items()), fits)
     return Verdict(
         Status.FAIL,
@@ -107,13 +109,14 @@ def judge_card(
     )
 
 
-def _known_to_fit(fitting: Mapping[str, tuple[int, float | None]]) -> str:
+def _known_to_fit(fitting: Mapping[str, tuple[int, float | None]], untried: str | None) -> str:
     known = [
         f"{name} ({format_size(size)}{'' if seconds is None else f', {format_duration(seconds)}'})"
         for name, (size, seconds) in fitting.items()
     ]
     if not known:
-        return "no strategy measured so far fits; try low_vram_optimized"
+        advice = f"try {untried}" if untried else HOLD_LESS
+        return f"no right strategy measured so far fits; {advice}"
     return f"known to fit, the fastest first: {', '.join(known)}"
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import torch
+from diffsynth.utils.lora.flux import FluxLoRAConverter
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pytest_loraperf.backends.diffsynth import DiffSynth
 from pytest_loraperf.backends.diffusers import Diffusers
 from pytest_loraperf.bench.adapters import Adapters
+from pytest_loraperf.errors import said
 from pytest_loraperf.gpu.device import Device
 from pytest_loraperf.lora import lora_state_dict
 from pytest_loraperf.models import parse_model
@@ -38,6 +40,9 @@ NAMES: dict[str, Callable[[str], str]] = {
     "diffusers": lambda key: f"transformer.{key}",
     "ComfyUI": lambda key: f"diffusion_model.{key}",
     "kohya": kohyas,
+    "diffusers of before": lambda key: (
+        f"transformer.{key.replace('lora_A', 'lora.down').replace('lora_B', 'lora.up')}"
+    ),
 }
 
 
@@ -58,30 +63,64 @@ def weights(dit: torch.nn.Module) -> dict[str, Tensor]:
 
 class TestDiffSynth:
     @pytest.mark.parametrize("convention", NAMES)
-    def test_its_loader_changes_what_is_said(self, convention: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("model", ["synthetic:tiny", "synthetic:flux:tiny"])
+    def test_its_loader_changes_what_is_said(self, model: str, convention: str, tmp_path: Path) -> None:
+        backend, spec = DiffSynth(CPU), parse_model(model)
+        pipe = backend.build(spec, CPU, on_cpu=False)
+        targets = backend.lora_targets(pipe)
+        path = write(tmp_path, NAMES[convention], backend.lora_shapes(pipe), targets)
+        (match,) = Adapters(spec, [path], backend, "cpu").match(pipe)
+        assert sorted(match.matched) == sorted(targets)
+
+        before = weights(pipe.dit)
+        try:
+            with declared():  # else the guard fails the test, as it should
+                pipe.load_lora(pipe.dit, str(path))
+        except Exception as error:  # noqa: BLE001 - as the adapters do
+            assert match.refused == said(error)  # noqa: PT017 - some raise, and this is what of them is told
+            return
+        left = [name for name, weight in weights(pipe.dit).items() if torch.equal(weight, before[name])]
+        assert match.refused is None
+        assert sorted(match.not_loaded) == sorted(set(left) & set(targets))
+        if model == "synthetic:tiny":
+            known = {"plain", "DiffSynth", "down and up", "ComfyUI"}
+            assert bool(match.not_loaded) == (convention not in known)
+
+    @pytest.mark.parametrize("convention", ["kohya", "diffusers", "PEFT"])
+    def test_what_the_readme_says_to_do_loads_it(self, convention: str, tmp_path: Path) -> None:
         backend = DiffSynth(CPU)
         pipe = backend.build(TINY, CPU, on_cpu=False)
         targets = backend.lora_targets(pipe)
         path = write(tmp_path, NAMES[convention], backend.lora_shapes(pipe), targets)
-        (match,) = Adapters(TINY, [path], backend, "cpu").match(pipe)
-        assert sorted(match.matched) == sorted(targets)
-
-        before = weights(pipe.dit)
-        with declared():  # else the guard fails the test, as it should
-            pipe.load_lora(pipe.dit, str(path))
-        left = [name for name, weight in weights(pipe.dit).items() if torch.equal(weight, before[name])]
-        assert sorted(match.not_loaded) == sorted(set(left) & set(targets))
-        assert bool(match.not_loaded) == (convention in {"PEFT", "diffusers", "kohya"})
-
-    def test_what_the_warning_says_to_do_loads_it(self, tmp_path: Path) -> None:
-        backend = DiffSynth(CPU)
-        pipe = backend.build(TINY, CPU, on_cpu=False)
-        targets = backend.lora_targets(pipe)
-        path = write(tmp_path, kohyas, backend.lora_shapes(pipe), targets)
         before = weights(pipe.dit)
         pipe.load_lora(pipe.dit, state_dict=lora_state_dict(path, pipe.dit, pipe.torch_dtype, pipe.device))
         changed = [name for name, weight in weights(pipe.dit).items() if not torch.equal(weight, before[name])]
         assert sorted(changed) == sorted(targets)
+
+    def test_looking_changes_nothing_of_the_file(self, tmp_path: Path) -> None:
+        backend, spec = DiffSynth(CPU), parse_model("synthetic:flux:tiny")
+        pipe = backend.build(spec, CPU, on_cpu=False)
+        ours = write(tmp_path, NAMES["plain"], backend.lora_shapes(pipe), backend.lora_targets(pipe))
+        theirs = FluxLoRAConverter.align_to_opensource_format(load_file(ours), alpha=RANK / 2)
+        path = tmp_path / "kohya.safetensors"
+        save_file({key: tensor.clone() for key, tensor in theirs.items()}, path)
+        adapters = Adapters(spec, [path], backend, "cpu")
+        (first,) = adapters.match(pipe)
+        kept = {name: (layer.down.clone(), layer.up.clone()) for name, layer in first.layers.items()}
+        (again,) = adapters.match(pipe)
+        assert first.misnamed is None
+        for name, layer in again.layers.items():
+            assert torch.equal(layer.down, kept[name][0])
+            assert torch.equal(layer.up, kept[name][1])
+        stored = load_file(path)
+        assert all(torch.equal(tensor, stored[key]) for key, tensor in first.adapter.tensors.items())
+
+    def test_of_a_pipeline_of_another_kind_nothing_is_said(self, tmp_path: Path) -> None:
+        backend = DiffSynth(CPU)
+        pipe = backend.build(TINY, CPU, on_cpu=False)
+        path = write(tmp_path, kohyas, backend.lora_shapes(pipe), backend.lora_targets(pipe))
+        (match,) = Adapters(TINY, [path], backend, "cpu").match(SimpleNamespace(dit=pipe.dit))
+        assert match.misnamed is None
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT's and diffusers', of keys that they do not know
@@ -101,21 +140,40 @@ def test_diffusers_loader_changes_what_is_said(convention: str, tmp_path: Path) 
     assert bool(match.not_loaded) == (convention in {"plain", "PEFT", "down and up"})
 
 
-def test_what_the_library_cannot_load_is_loaded_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("convention", ["plain", "PEFT", "kohya"])
+def test_what_the_readme_says_to_do_loads_it_into_diffusers(convention: str, tmp_path: Path) -> None:
+    backend = Diffusers(CPU)
+    pipe = backend.build(TINY, CPU, on_cpu=False)
+    targets = backend.lora_targets(pipe)
+    path = write(tmp_path, NAMES[convention], backend.lora_shapes(pipe), targets)
+    lora = lora_state_dict(path, pipe.transformer, pipe.dtype, "cpu")
+    pipe.transformer.load_lora_adapter(lora, prefix=None)
+    assert targets
+    assert {name for name, part in pipe.transformer.named_modules() if isinstance(part, BaseTunerLayer)} == set(
+        targets
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (lambda *_: set(), "changes 0 of the 28 layers that it is for"),
+        (lambda *_: dict[str, set[str]]()["txt_in"], "raises KeyError: 'txt_in'"),
+    ],
+    ids=["none", "error"],
+)
+def test_what_is_said_of_a_loader(
+    own: Callable[..., set[str]], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backend = DiffSynth(CPU)
     pipe = backend.build(TINY, CPU, on_cpu=False)
-
-    def fails(*_: Any) -> set[str]:
-        raise KeyError("txt_in")
-
-    monkeypatch.setattr(backend, "lora_loaded", fails)
+    monkeypatch.setattr(backend, "lora_loaded", own)
     path = write(tmp_path, NAMES["plain"], backend.lora_shapes(pipe), backend.lora_targets(pipe))
     (match,) = Adapters(TINY, [path], backend, "cpu").match(pipe)
-    assert match.not_loaded == match.matched
     assert match.misnamed == (
-        f"adapter {path}: the library's own loader changes 0 of the 28 layers that it is for, by the names in the "
-        "file (DiffSynth); the gates go by the model's names: load it by pytest_loraperf.lora.lora_state_dict, or "
-        "save it with them"
+        f"adapter {path}: the library's own loader {said}, by the names in the file (DiffSynth); the gates go by the "
+        "model's names: load what pytest_loraperf.lora.lora_state_dict returns (README, Adapters)"
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pytest_loraperf.compare.compare import Comparison, compare, comparison_lines, run_compare
+from pytest_loraperf.compare.compare import Comparison, compare, comparison_lines, left_out, run_compare
 from pytest_loraperf.errors import LoraperfError
 from pytest_loraperf.report.results import ComparisonRecord, Machine, Results, StrategyResult, write_results
 from pytest_loraperf.units import parse_percent
@@ -377,6 +377,8 @@ def test_what_tests_timed_of_their_own_is_said_to_be_left_out() -> None:
     base, new = results({"fused": STEADY}), timed(results({"fused": STEADY}), "t.py::test_a", "t.py::test_b")
     note = "not compared: what tests gave to gpu_workload (t.py::test_a, t.py::test_b); hold it with --loraperf-baseline"
     assert list(comparison_lines(compare(base, new, 0.05)))[-1] == note
+    (many,) = left_out(timed(base, *(f"t.py::test_{letter}" for letter in "abcde")))
+    assert "(t.py::test_a, t.py::test_b, t.py::test_c and 2 more)" in many
     with pytest.raises(LoraperfError) as error:
         compare(timed(results({}), "t.py::test_a"), timed(results({}), "t.py::test_b"), 0.05)
     assert str(error.value) == (

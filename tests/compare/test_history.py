@@ -229,5 +229,7 @@ def test_callables_are_said_to_be_left_out_and_nothing_is_no_history(
     )
     assert main(["history", str(path)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == note
+    assert main(["history", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [note]
     assert main(["history", str(bare)]) == 2
     assert capsys.readouterr().err == f"loraperf: no strategy in {bare}; measure one; {note}\n"

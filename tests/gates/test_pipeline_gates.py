@@ -225,7 +225,7 @@ def test_what_gave_another_output_is_not_named_as_what_fits(pytester: pytest.Pyt
     """)
     result = pytester.runpytest("--loraperf-device=cpu", "--gpu-budget=2.6MB", "-p", "no:randomly")
     result.assert_outcomes(failed=2)
-    known = "over --gpu-budget=2.6 MB; no strategy measured so far fits; try low_vram_optimized"
+    known = "over --gpu-budget=2.6 MB; no right strategy measured so far fits; try low_vram_optimized"
     result.stdout.fnmatch_lines(
         [f"*loraperf gpu-budget: the test needs * MB of tensor bytes (runtime), * {known}"]
     )

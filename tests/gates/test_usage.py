@@ -59,6 +59,8 @@ def test_what_does_nothing_by_itself_is_refused(
     # An ini keeps it for the runs that name the other.
     pytester.makeini(f"[pytest]\n{flag.removeprefix('--').replace('-', '_')} = {value or 'true'}")
     pytester.runpytest().assert_outcomes(passed=1)
+    pytester.makeini(f"[pytest]\naddopts = {flag}{'=' if value else ''}{value}")
+    pytester.runpytest().assert_outcomes(passed=1)
 
 
 def test_a_budget_on_what_stays_needs_a_pipeline(pytester: pytest.Pytester) -> None:
@@ -71,8 +73,25 @@ def test_a_budget_on_what_stays_needs_a_pipeline(pytester: pytest.Pytester) -> N
     """)
     result = pytester.runpytest()
     assert result.ret == USAGE
-    said = "phase='resident' is of a pipeline that stays built, and the test uses none; leave the phase out"
+    said = "phase='resident' is of a pipeline that stays built, and the test uses none; use its fixture, or hold the *"
     result.stderr.fnmatch_lines([f"*test_own: @pytest.mark.vram_budget: {said}"])
+
+
+@pytest.mark.parametrize(("fixture", "outcome"), [("tmp_path", "failed"), ("fused_pipeline", "passed")])
+def test_a_pipeline_that_is_asked_for_late_is_one(pytester: pytest.Pytester, fixture: str, outcome: str) -> None:
+    pytester.makepyfile(f"""
+        import pytest
+
+        @pytest.mark.vram_budget("3MB", phase="resident")
+        def test_late(request):
+            request.getfixturevalue("{fixture}")
+    """)
+    result = pytester.runpytest("--loraperf-device=cpu")
+    result.assert_outcomes(**{outcome: 1})
+    if outcome == "failed":
+        result.stdout.fnmatch_lines(
+            ["*vram_budget: phase='resident' is of a pipeline that stays built, and the *"]
+        )
 
 
 def test_an_empty_budget_is_no_budget_but_an_error(pytester: pytest.Pytester) -> None:

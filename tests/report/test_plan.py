@@ -64,6 +64,21 @@ def test_a_test_over_the_card_is_told_what_fits() -> None:
     assert message.endswith("; known to fit, the fastest first: fused (12 GB, 900.0 ms), low_vram (7 GB)")
 
 
+@pytest.mark.parametrize(
+    ("fitting", "untried", "said"),
+    [
+        ({}, "low_vram_optimized", "no right strategy measured so far fits; try low_vram_optimized"),
+        ({}, None, "no right strategy measured so far fits; hold less at a time, or raise --gpu-budget"),
+        (None, "low_vram_optimized", "over --gpu-budget=14 GB; hold less at a time, or raise --gpu-budget"),
+    ],
+)
+def test_where_none_is_known_to_fit(
+    fitting: dict[str, tuple[int, float | None]] | None, untried: str | None, said: str
+) -> None:
+    message = judge_card("the test", 20 * GIB, "runtime", 14 * GIB, "VRAM", {}, fitting, untried).message
+    assert message.endswith(said)
+
+
 def paired(name: str, value: float, ci: tuple[float, float], seconds: float) -> Results:
     """EIGHT, with another ratio and median of one strategy, and a ratio of each that has none."""
     strategies = {

@@ -25,7 +25,6 @@ from pytest_loraperf.order.lint.values import (
 )
 from pytest_loraperf.order.rules import UNREADABLE
 
-TOO_MANY = "from here on it was not followed, having too many ways through it; split it"
 _JOINING = (
     ast.If, ast.For, ast.AsyncFor, ast.While, ast.Try, ast.TryStar, ast.With, ast.AsyncWith, ast.Match
 )  # fmt: skip
@@ -43,14 +42,19 @@ class Interpreter(Flow):
             for world in worlds:
                 world.exit = None
             self.run_uncalled(worlds)
-        except (TooLong, RecursionError):
-            self._give_up()
+        except TooLong:
+            self._give_up("too many branches")
+        except RecursionError:
+            self._give_up("too deep a nesting")
         return sorted(self.findings.values())
 
-    def _give_up(self) -> None:
-        """Note where the rest of the file was left; what was found before stands."""
+    def _give_up(self, having: str) -> None:
+        """Note where the file was left; what was found until then stands."""
         if UNREADABLE in self.codes:
-            found = unreadable(self.path, *self.at, TOO_MANY)
+            reason = (
+                f"not to its end, for it has {having} here; of what was not reached nothing is known; split it"
+            )
+            found = unreadable(self.path, *self.at, reason)
             self.findings[*self.at, found.code] = found
 
     def block(self, statements: Iterable[ast.stmt], worlds: list[World]) -> list[World]:

@@ -88,6 +88,10 @@ def test_an_unreadable_file_is_a_finding(tmp_path: Path, content: bytes, line: i
     assert lint_paths([file], ignore=["LRP001"]) == []
 
 
+NOT_TO_ITS_END = "this file cannot be linted: not to its end, for it has"
+REST = "here; of what was not reached nothing is known; split it"
+
+
 def nested(deep: int) -> str:
     """Return a program of two mistakes, the second of them below so many branches inside of loops."""
     lines = [
@@ -107,12 +111,23 @@ def test_a_file_that_is_not_followed_to_its_end_is_a_finding() -> None:
     assert UNREADABLE not in {each.code for each in whole}
     cut = lint_source(nested(12), "app.py")
     (told,) = [each for each in cut if each.code == UNREADABLE]
-    assert told.message == (
-        "this file cannot be linted: from here on it was not followed, having too many ways through it; split it"
-    )
+    assert told.message == f"{NOT_TO_ITS_END} too many branches {REST}"
     assert 4 <= told.line <= 28
     assert [each for each in cut if each != told] == [each for each in whole if each.line <= 3]
     assert lint_source(nested(12), "app.py", selected(ignore=["LRP001"])) == cut[:-1]
+
+
+def test_branches_below_a_call_are_where_it_is_left() -> None:
+    helper = nested(12).replace("def build(pipe, many)", "def helper(pipe, many)")
+    calls = "helper(pipe, many)\nquantize_(pipe.dit, c)\npipe.load_lora(pipe.dit, 'a')\n"
+    (told,) = [each for each in lint_source(helper + calls, "app.py") if each.code == UNREADABLE]
+    assert 4 <= told.line <= 28
+
+
+def test_a_file_that_is_nested_too_deeply_is_a_finding() -> None:
+    deep = f"quantize_(pipe.dit, c)\npipe.load_lora(pipe.dit, f{'.g()' * 900})\n"
+    (told,) = lint_source(deep, "app.py")
+    assert (told.line, told.message) == (2, f"{NOT_TO_ITS_END} too deep a nesting {REST}")
 
 
 def test_a_file_that_may_not_be_opened_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
