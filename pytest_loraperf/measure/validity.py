@@ -101,7 +101,7 @@ def _unknown(rounds: Sequence[Round], readings: Sequence[Reading]) -> Iterator[s
     if not any(rounds):
         return
     if not readings:
-        yield (f"NVML is not available: throttling, clocks, heat and neighbours were not watched; {SHOW_NVML}")
+        yield f"NVML is not available: throttling, clocks, heat and neighbours were not watched; {SHOW_NVML}"
         return
     silent = list(takewhile(lambda each: not any(each.values()), reversed(rounds)))
     if len(silent) >= GONE:
@@ -117,7 +117,7 @@ def _unknown(rounds: Sequence[Round], readings: Sequence[Reading]) -> Iterator[s
     }
     missing = [name for name, known in told.items() if not known]
     if missing:
-        yield (f"the driver does not tell {', '.join(missing)} of this GPU: not watched; {TELLS_LESS}")
+        yield f"the driver does not tell {', '.join(missing)} of this GPU: not watched; {TELLS_LESS}"
 
 
 def _neighbours(unexplained: int) -> Iterator[str]:
@@ -139,9 +139,9 @@ def _throttling(rounds: Sequence[Round], kept: int) -> Iterator[str]:
     why = f"throttled ({', '.join(reasons)})"
     if kept < len(rounds):
         were = "was" if len(slowed) == 1 else "were"
-        yield (f"{share} {were} dropped: {why}; {advice}")
+        yield f"{share} {were} dropped: {why}; {advice}"
     else:
-        yield (f"{share} ran {why} and still count, since too few ran without; {advice}")
+        yield f"{share} ran {why} and still count, since too few ran without; {advice}"
 
 
 def _power_cap(rounds: Sequence[Round]) -> Iterator[str]:
@@ -203,4 +203,4 @@ def _heat(readings: Sequence[Reading], slowdown_c: int | None) -> Iterator[str]:
     hottest = max((each.temperature_c for each in readings if each.temperature_c is not None), default=None)
     if hottest is None or slowdown_c is None or hottest < slowdown_c - HEAT_MARGIN:
         return
-    yield (f"the GPU reached {hottest} °C and slows itself down at {slowdown_c} °C; {COOL}")
+    yield f"the GPU reached {hottest} °C and slows itself down at {slowdown_c} °C; {COOL}"
