@@ -133,11 +133,12 @@ class Block:
 NOISE = "docs/noise.md"
 VRAM = "docs/explanation/vram.md"
 LIBRARIES = "docs/explanation/libraries.md"
-DIFFSYNTH1 = ("h200/libraries-diffsynth1.json", "h200/libraries-diffsynth1-low_vram.json")
+# In DiffSynth 1.1 each strategy with its own offloading is a run of its own.
+THREE_LIBRARIES = ("diffsynth", "diffusers", "diffsynth1", "diffsynth1-low_vram", "diffsynth1-low_vram_optimized")
 BLOCKS = (
     Block("README.md", "demo", ("cpu/demo.json",), _run),
-    Block("README.md", "h100", ("h100/gate.json",), _table),
-    Block("README.md", "h100-compiled", ("h100/demo.json",), _compiled),
+    Block("README.md", "gate", ("h200/gate.json",), _table),
+    Block("README.md", "compiled", ("h200/demo.json",), _compiled),
     Block("README.md", "budget", ("h100/budget.json",), _budget),
     Block("README.md", "advice", ("cpu/advice.json",), _advice),
     Block("README.md", "effect", ("cpu/effect.json",), _effect),
@@ -147,8 +148,7 @@ BLOCKS = (
     Block(VRAM, "offload", ("h200/offload.json",), offload_table),
     Block(VRAM, "cap", ("h100/cap.json",), cap_table),
     Block("docs/how-to/xdist.md", "workers", ("h100/workers.json",), workers_table),
-    Block(LIBRARIES, "libraries", ("h100/libraries-diffsynth.json", "h100/libraries-diffusers.json"), _libraries),
-    Block(LIBRARIES, "libraries-1.1", DIFFSYNTH1, _libraries),
+    Block(LIBRARIES, "libraries", tuple(f"h200/libraries-{name}.json" for name in THREE_LIBRARIES), _libraries),
     Block(NOISE, "recorded", ("h100/calibration-full.json", "h100/calibration-short.json"), _calibration),
     Block(NOISE, "peers", ("h100/peers.json",), _peers),
     Block(NOISE, "simulated", ("cpu/calibration.json",), _calibration),

@@ -12,7 +12,7 @@ from pytest_loraperf.compare.history import MAX_SLOWDOWN
 from pytest_loraperf.units import parse_size
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "h100" / "gate.json"
+RESULTS = ROOT / "benchmarks" / "h200" / "gate.json"
 PAGE = ROOT / "docs" / "report.html"
 IMAGE = ROOT / "docs" / "images" / "report.png"
 WIDTH, HEIGHT = 1280, 1850

@@ -13,7 +13,7 @@ from test_history import H100, STEADY, results, times, write
 
 from pytest_loraperf.cli import main
 
-DEMO = str(Path(__file__).parents[2] / "benchmarks" / "h100" / "demo.json")
+DEMO = str(Path(__file__).parents[2] / "benchmarks" / "h200" / "demo.json")
 
 
 def test_everything_of_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ CHART = re.compile("<svg.*?</svg>", re.DOTALL)
 
 def test_the_committed_page_is_as_it_is_made_now(tmp_path: Path) -> None:
     page, committed = tmp_path / "report.html", ROOT / "docs" / "report.html"
-    results = ROOT / "benchmarks" / "h100" / "gate.json"
+    results = ROOT / "benchmarks" / "h200" / "gate.json"
     run_report([results], Outputs(html=page), parse_size("24GB"), MAX_SLOWDOWN, lambda _: None)
     made, kept = (CHART.sub("<svg/>", path.read_text(encoding="utf-8")) for path in (page, committed))
     assert made == kept, "make it anew: python docs/report_image.py"

@@ -21,7 +21,7 @@ from pytest_loraperf.report.results import read_results
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 NEEDED = ("chromium", "chromedriver")
-PAGES = ("h100", "cpu", "effect", "hostile", "followed")
+PAGES = ("h200", "cpu", "effect", "hostile", "followed")
 SEEN = """
     const shown = box => box.width > 0 && box.height > 0;
     const charts = [...document.querySelectorAll("figure")].map(figure => {
@@ -45,7 +45,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     stored = {
         name: read_results(BENCHMARKS / file)
-        for name, file in (("h100", "h100/demo.json"), ("cpu", "cpu/demo.json"), ("effect", "cpu/effect.json"))
+        for name, file in (("h200", "h200/demo.json"), ("cpu", "cpu/demo.json"), ("effect", "cpu/effect.json"))
     }
     stored["hostile"] = hostile(*HOSTILE)
     stored["followed"] = replace(
@@ -148,7 +148,7 @@ def test_memory_over_a_generation_is_drawn_for_each_strategy(
 
 
 def test_light_and_dark_differ_in_the_page_and_its_drawings(browser: Any, pages: dict[str, Path]) -> None:
-    light, dark = (look(browser, pages["h100"], 1280, scheme) for scheme in ("light", "dark"))
+    light, dark = (look(browser, pages["h200"], 1280, scheme) for scheme in ("light", "dark"))
     assert (light["background"], dark["background"]) == ("rgb(252, 252, 251)", "rgb(20, 23, 26)")
     assert light["mark"] != dark["mark"]
 
